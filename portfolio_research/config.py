@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'SECRETS', 'PortfolioError', 'DataError', 'ConfigError', 'OptimizationError', 'VenueError',
            'StoreError', 'AlertError', 'RebalancingSettings', 'AnalyticsSettings', 'CostSettings', 'RiskSettings',
-           'AlertThresholds', 'EmailSettings', 'SlackSettings', 'HandlerSettings', 'MonitoringSettings',
-           'PortfolioSettings', 'DashboardSettings', 'DataSettings', 'EngineSettings', 'Settings', 'read_yaml',
-           'setting_keys', 'nearest_key', 'check_environment', 'load_settings', 'portfolio_home', 'store_url',
-           'to_yaml']
+           'PositionThresholds', 'AlertThresholds', 'EmailSettings', 'SlackSettings', 'HandlerSettings',
+           'MonitoringSettings', 'PortfolioSettings', 'DashboardSettings', 'DataSettings', 'EngineSettings', 'Settings',
+           'read_yaml', 'setting_keys', 'nearest_key', 'check_environment', 'load_settings', 'portfolio_home',
+           'store_url', 'to_yaml']
 
 # %% ../nbs/00_config.ipynb #b18eacdf
 import os
 from collections.abc import Hashable, Iterator
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,54 +58,105 @@ class _Strict(BaseModel):
 class RebalancingSettings(_Strict):
     "When to trade, and how much."
     enabled: bool = True
-    interval_hours: float = Field(24, gt=0)
-    tolerance: float = Field(0.05, gt=0, lt=1)  # drift of a weight, absolute
-    high_volatility_tolerance: float = Field(0.03, gt=0, lt=1)  # used instead when the volatility regime is high
-    min_positions: int = Field(3, ge=1)
-    min_trade_size: float = Field(10.0, ge=0)  # quote currency
-    large_trade_threshold: float = Field(10_000.0, gt=0)  # above it, TWAP
-    twap_slices: int = Field(5, ge=2)
-    lookback: int = Field(252, ge=2)  # returns given to the optimiser
+    interval_hours: float = Field(default=24, gt=0)
+    tolerance: float = Field(default=0.05, gt=0, lt=1)  # drift of a weight, absolute
+    high_volatility_tolerance: float = Field(default=0.03, gt=0, lt=1)  # used instead when the volatility regime is high
+    min_positions: int = Field(default=3, ge=1)
+    min_trade_size: float = Field(default=10.0, ge=0)  # quote currency
+    large_trade_threshold: float = Field(default=10_000.0, gt=0)  # above it, TWAP
+    twap_slices: int = Field(default=5, ge=2)
+    lookback: int = Field(default=252, ge=2)  # returns given to the optimiser
 
 # %% ../nbs/00_config.ipynb #196551a9
 class AnalyticsSettings(_Strict):
     "How performance is measured."
-    risk_free_rate: float = Field(0.02, gt=-1, lt=1)  # annual
-    performance_window: int = Field(30, ge=2)  # periods
-    periods_per_year: float | None = Field(None, gt=0)  # None: what the source trades on, see `Settings.periods_per_year`
+    risk_free_rate: float = Field(default=0.02, gt=-1, lt=1)  # annual
+    performance_window: int = Field(default=30, ge=2)  # periods
+    periods_per_year: float | None = Field(default=None, gt=0)  # None: what the source trades on, see `Settings.periods_per_year`
 
 
 class CostSettings(_Strict):
     "What a trade costs, as fractions of its notional."
-    fee: float = Field(0.00045, ge=0, lt=0.1)
-    slippage: float = Field(0.0005, ge=0, lt=0.1)
+    fee: float = Field(default=0.00045, ge=0, lt=0.1)
+    slippage: float = Field(default=0.0005, ge=0, lt=0.1)
 
 
 class RiskSettings(_Strict):
     "What the risk manager refuses before an order leaves."
-    max_order_share: float = Field(0.25, gt=0, le=1)  # one order's notional over equity
-    max_position_weight: float = Field(0.60, gt=0, le=1)
+    max_order_share: float = Field(default=0.25, gt=0, le=1)  # one order's notional over equity
+    max_position_weight: float = Field(default=0.60, gt=0, le=1)
 
 # %% ../nbs/00_config.ipynb #bf80f0e4
-class AlertThresholds(_Strict):
-    "Limits at which the monitor speaks. Losses are positive fractions."
-    max_drawdown_warning: float = Field(0.10, gt=0, lt=1)
-    max_drawdown_critical: float = Field(0.20, gt=0, lt=1)
-    concentration_warning: float = Field(0.30, gt=0, lt=1)  # largest weight
-    concentration_critical: float = Field(0.50, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "AlertThresholds":
-        for low, high in (("max_drawdown_warning", "max_drawdown_critical"), ("concentration_warning", "concentration_critical")):
-            if getattr(self, low) >= getattr(self, high):
-                raise ValueError(f"{low} ({getattr(self, low)}) must be below {high} ({getattr(self, high)})")
-        return self
+class PositionThresholds(_Strict):
+    "Limits at which the monitor speaks. Losses are positive fractions; a value at the level counts as a breach."
+    max_drawdown_low: float | None = 0.05
+    max_drawdown_warning: float | None = 0.10
+    max_drawdown_high: float | None = 0.15
+    max_drawdown_critical: float | None = 0.20
+    concentration_low: float | None = 0.25  # largest weight
+    concentration_warning: float | None = 0.30
+    concentration_high: float | None = 0.40
+    concentration_critical: float | None = 0.50
+    effective_assets_low: float | None = 4.0  # 1 / sum of squared weights, at or below
+    effective_assets_warning: float | None = 3.0
+    effective_assets_high: float | None = 2.0
+    effective_assets_critical: float | None = 1.5
+    risk_share_low: float | None = 0.20  # largest share of the risk carried by one asset
+    risk_share_warning: float | None = 0.30
+    risk_share_high: float | None = 0.40
+    risk_share_critical: float | None = 0.60
+    positions_warning: float | None = 2.0  # open positions, at or below
+    positions_high: float | None = 1.0
+    sharpe_warning: float | None = 0.0  # of the performance window, at or below
+    sharpe_high: float | None = -1.0
+    daily_loss_low: float | None = 0.02
+    daily_loss_warning: float | None = 0.03
+    daily_loss_high: float | None = 0.05
+    daily_loss_critical: float | None = 0.08
+    var_low: float | None = 0.04  # one bar, 95 %
+    var_warning: float | None = 0.06
+    var_high: float | None = 0.08
+    var_critical: float | None = 0.12
 
 # %% ../nbs/00_config.ipynb #3928c9e8
+class AlertThresholds(PositionThresholds):
+    "All thresholds, and how quickly the monitor believes them."
+    volatility_low: float | None = 1.5  # short over long volatility
+    volatility_warning: float | None = 2.0
+    volatility_high: float | None = 3.0
+    volatility_critical: float | None = 4.0
+    risk_score_low: float | None = 50.0  # 0 to 100
+    risk_score_warning: float | None = 65.0
+    risk_score_high: float | None = 80.0
+    risk_score_critical: float | None = 90.0
+    confirm_checks: int = Field(default=2, ge=1)  # breaching checks before anything below critical fires
+    clear_checks: int = Field(default=3, ge=1)  # clear checks before an alert resolves or steps down
+    clear_ratio: float = Field(default=0.9, gt=0, le=1)  # clear only beyond this fraction of the level
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for metric in {name.rsplit("_", 1)[0] for name in type(self).model_fields if name.endswith("_warning")}:
+            names = [f"{metric}_{level}" for level in _LEVELS if f"{metric}_{level}" in type(self).model_fields]
+            sign = -1.0 if metric in _BELOW else 1.0
+            chosen = [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
+            for low, high in pairwise(chosen):
+                if sign * getattr(self, low) >= sign * getattr(self, high):
+                    raise ValueError(f"{low} ({getattr(self, low)}) must come before {high} ({getattr(self, high)})")
+            for name in set(names) - self.model_fields_set:
+                if any((names.index(name) < names.index(other)) != (sign * getattr(self, name) < sign * getattr(self, other))
+                       for other in chosen):
+                    object.__setattr__(self, name, None)
+        return self
+
+
+_LEVELS = ("low", "warning", "high", "critical")
+_BELOW = ("effective_assets", "positions", "sharpe")  # metrics that alarm when they fall
+
+# %% ../nbs/00_config.ipynb #6fc9b828
 class EmailSettings(_Strict):
     "Where alert mail goes. The password comes from PORTFOLIO_RESEARCH_SMTP_PASSWORD."
     host: str
-    port: int = Field(587, ge=1, le=65535)
+    port: int = Field(default=587, ge=1, le=65535)
     sender: str
     recipients: list[str] = Field(min_length=1)
     username: str | None = None
@@ -126,16 +178,16 @@ class HandlerSettings(_Strict):
 
 class MonitoringSettings(_Strict):
     "How often the portfolio is checked, at which limits, and who is told."
-    check_interval: float = Field(300, gt=0)  # seconds
+    check_interval: float = Field(default=300, gt=0)  # seconds
     alerts: AlertThresholds = AlertThresholds()
     handlers: HandlerSettings = HandlerSettings()
 
 # %% ../nbs/00_config.ipynb #28cda5bd
 class PortfolioSettings(_Strict):
     "The portfolio: what it may hold and how it is run."
-    name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")  # becomes a folder and part of a link
-    capital: float = Field(100_000.0, gt=0)
-    quote: str = Field("USD", min_length=1)
+    name: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")  # becomes a folder and part of a link
+    capital: float = Field(default=100_000.0, gt=0)
+    quote: str = Field(default="USD", min_length=1)
     assets: list[str] = []  # empty: every asset of the source
     rebalancing: RebalancingSettings = RebalancingSettings()
     analytics: AnalyticsSettings = AnalyticsSettings()
@@ -147,11 +199,11 @@ class PortfolioSettings(_Strict):
 class DashboardSettings(_Strict):
     "The dashboard server."
     enabled: bool = True
-    port: int = Field(5000, ge=1, le=65535)
+    port: int = Field(default=5000, ge=1, le=65535)
     host: str = "127.0.0.1"
     public: bool = False  # must be true to listen on anything but loopback
-    refresh_seconds: float = Field(30, gt=0)
-    chart_refresh_seconds: float = Field(300, gt=0)
+    refresh_seconds: float = Field(default=30, gt=0)
+    chart_refresh_seconds: float = Field(default=300, gt=0)
 
 # %% ../nbs/00_config.ipynb #646fdf7f
 class DataSettings(_Strict):
@@ -172,7 +224,7 @@ class DataSettings(_Strict):
 class EngineSettings(_Strict):
     "How the engine runs."
     mode: Literal["paper", "live"] = "paper"
-    speed: float = Field(1.0, ge=0)  # bars per second of a replay; 0: as fast as possible
+    speed: float = Field(default=1.0, ge=0)  # bars per second of a replay; 0: as fast as possible
     store_url: str | None = None  # None: SQLite in the portfolio's folder
 
 # %% ../nbs/00_config.ipynb #35be9f08
