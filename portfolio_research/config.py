@@ -138,11 +138,12 @@ class AlertThresholds(PositionThresholds):
         for metric in {name.rsplit("_", 1)[0] for name in type(self).model_fields if name.endswith("_warning")}:
             names = [f"{metric}_{level}" for level in _LEVELS if f"{metric}_{level}" in type(self).model_fields]
             sign = -1.0 if metric in _BELOW else 1.0
-            chosen = [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
+            kept = {name for name in names if name in self.model_fields_set or name.endswith(("_warning", "_critical"))}
+            chosen = [name for name in names if name in kept and getattr(self, name) is not None]
             for low, high in pairwise(chosen):
                 if sign * getattr(self, low) >= sign * getattr(self, high):
                     raise ValueError(f"{low} ({getattr(self, low)}) must come before {high} ({getattr(self, high)})")
-            for name in set(names) - self.model_fields_set:
+            for name in set(names) - kept:
                 if any((names.index(name) < names.index(other)) != (sign * getattr(self, name) < sign * getattr(self, other))
                        for other in chosen):
                     object.__setattr__(self, name, None)
