@@ -144,8 +144,8 @@ class AlertThresholds(PositionThresholds):
                 if sign * getattr(self, low) >= sign * getattr(self, high):
                     raise ValueError(f"{low} ({getattr(self, low)}) must come before {high} ({getattr(self, high)})")
             for name in set(names) - kept:
-                if any((names.index(name) < names.index(other)) != (sign * getattr(self, name) < sign * getattr(self, other))
-                       for other in chosen):
+                order = [sign * getattr(self, n) for n in names if n == name or n in chosen]
+                if any(low >= high for low, high in pairwise(order)):
                     object.__setattr__(self, name, None)
         return self
 
