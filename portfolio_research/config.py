@@ -329,8 +329,8 @@ def check_environment(
         ours = name.startswith(_PREFIX) or get_close_matches(name.upper()[: len(_PREFIX)], [_PREFIX], cutoff=0.85)
         if ours and name.upper() not in valid:
             near = get_close_matches(name.upper(), valid, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"environment variable {name} is not known{hint} Unset it or correct it.")
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ConfigError(f"environment variable {name} is not known{hint} Correct it or unset it.")
 
 # %% ../nbs/00_config.ipynb #0e85ec2b
 def _explain(error: ValidationError) -> str:

@@ -1,0 +1,365 @@
+"""The command line: `portfolio-research COMMAND`.
+
+Exit codes, for schedulers: 0 done, 1 a bug of ours, 2 bad input or settings, 3 another engine runs this portfolio,
+4 the engine halted because it could not record or a loop died, 130 stopped by Ctrl-C.
+
+Imports stay inside the commands: `--help` must answer at once.
+"""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from portfolio_research.config import ConfigError, PortfolioError, Settings, load_settings, portfolio_home, to_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False,
+                  help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.")
+alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
+config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write or show the configuration.")
+app.add_typer(alerts_app, name="alerts")
+app.add_typer(config_app, name="config")
+out = Console()
+err = Console(stderr=True)
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="config.yaml (default: ./config.yaml if it exists).")]
+Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the word `sample`.")]
+Portfolio = Annotated[str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")]
+STOP_SECONDS = 20.0  # what a clean stop may take before we insist
+MAX_KILLS = 5
+
+
+def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
+    """Settings with the options that were really given on the command line."""
+    given = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
+    return load_settings(config, **{name: values for name, values in given.items() if values})
+
+
+def _prices(argument: str) -> pd.DataFrame:
+    from portfolio_research.data import check_prices, load_prices, sample_prices
+
+    return check_prices(sample_prices() if argument == "sample" else load_prices(argument))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{100 * value:.2f} %"
+
+
+# ---------------------------------------------------------------- running
+@app.command(epilog="Example: portfolio-research run --speed 5")
+def run(
+    config: Config = None,
+    portfolio: Portfolio = None,
+    source: Annotated[str | None, typer.Option(help="sample, csv or hyperliquid.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="CSV of prices; implies --source csv.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Bars per second of a replay; 0 is as fast as possible.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the dashboard.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Begin again; the old portfolio's folder is kept under another name.")] = False,
+) -> None:
+    """Run a portfolio: engine and dashboard together, until Ctrl-C."""
+    settings = _settings(config, portfolio={"name": portfolio}, engine={"speed": speed}, dashboard={"port": port},
+                         data={"source": "csv" if prices else source, "path": str(prices) if prices else None})
+    home = portfolio_home(settings)
+    if fresh and home.exists():
+        kept = home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        home.rename(kept)
+        out.print(f"The old portfolio is kept in {kept}", highlight=False)
+    raise typer.Exit(_run_both(settings, home))
+
+
+class _EngineProcess:
+    """The engine in a process of its own: restarted when it is killed, not when it ends by itself."""
+
+    def __init__(self, settings_file: Path) -> None:
+        self.command = [sys.executable, "-m", "portfolio_research", "engine", "--config", str(settings_file)]
+        self.kills = 0
+        self.process = subprocess.Popen(self.command)
+
+    def exit_code(self) -> int | None:
+        """Its exit code once it has ended for good."""
+        code = self.process.poll()
+        if code is None or code >= 0:
+            return code
+        self.kills += 1
+        if self.kills > MAX_KILLS:
+            err.print(f"The engine was killed {self.kills} times; not starting it again.")
+            return 4
+        err.print(f"The engine was killed (signal {-code}); starting it again, it continues from its ledger.")
+        self.process = subprocess.Popen(self.command)
+        return None
+
+    def stop(self) -> None:
+        """Ask, wait, insist."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _run_both(settings: Settings, home: Path) -> int:
+    """Start the dashboard, then the engine; restart what dies; stop both cleanly."""
+    from portfolio_research.dashboard.manager import DashboardManager
+
+    home.mkdir(parents=True, exist_ok=True)
+    effective = home / "settings.yaml"
+    effective.write_text(to_yaml(settings), encoding="utf-8")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    dashboard = DashboardManager(settings) if settings.dashboard.enabled else None
+    engine_process = None
+    try:
+        if dashboard:
+            with out.status("Starting the dashboard"):
+                dashboard.start()
+        engine_process = _EngineProcess(effective)
+        _welcome(settings, home, dashboard.url if dashboard else None)
+        while (code := engine_process.exit_code()) is None:
+            if dashboard and not dashboard.is_running:
+                err.print("The dashboard stopped; starting it again.")
+                dashboard.start()
+            time.sleep(0.5)
+        return code
+    except KeyboardInterrupt:
+        err.print("\nStopping; what has happened is on disk.")
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if engine_process:
+            engine_process.stop()
+        if dashboard:
+            dashboard.stop()
+
+
+def _welcome(settings: Settings, home: Path, url: str | None) -> None:
+    what = {"sample": "real prices of 20 US large caps (bundled sample)", "csv": str(settings.data.path),
+            "hyperliquid": "Hyperliquid public candles"}[settings.data.source]
+    lines = [f"Portfolio [bold]{escape(settings.portfolio.name)}[/], paper money, {escape(what)}"]
+    if url:
+        lines.append(f"Dashboard [bold link={url}]{escape(url)}[/]")
+    lines += [f"Kept in   {escape(str(home))}", "Stop with Ctrl-C; the next start continues where this one ended."]
+    out.print(Panel("\n".join(lines), expand=False), soft_wrap=True)
+
+
+@app.command(epilog="Example: portfolio-research engine --config config.yaml")
+def engine(config: Config = None, portfolio: Portfolio = None,
+           speed: Annotated[float | None, typer.Option(help="Bars per second; 0 is as fast as possible.")] = None,
+           until_end: Annotated[bool, typer.Option(help="Stop when the prices end.")] = False) -> None:
+    """Run the engine alone: one per portfolio, a second one refuses to start (exit code 3)."""
+    from portfolio_research.engine.process import run_engine
+
+    settings = _settings(config, portfolio={"name": portfolio}, engine={"speed": speed})
+    raise typer.Exit(run_engine(settings, until_end=until_end))
+
+
+@app.command(epilog="Example: portfolio-research dashboard --port 5001")
+def dashboard(config: Config = None, portfolio: Portfolio = None,
+              port: Annotated[int | None, typer.Option(help="Port, default 5000.")] = None) -> None:
+    """Serve the dashboard alone; it shows what the store holds."""
+    from portfolio_research.dashboard.server import run_dashboard
+
+    raise typer.Exit(run_dashboard(_settings(config, portfolio={"name": portfolio}, dashboard={"port": port})))
+
+
+# ---------------------------------------------------------------- research
+@app.command(epilog="Example: portfolio-research weights prices.csv --lookback 180")
+def weights(
+    prices: Prices,
+    config: Config = None,
+    lookback: Annotated[int | None, typer.Option(help="Returns given to the optimiser (default 252).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Hierarchical-risk-parity weights of a price file, next to equal weight and inverse variance."""
+    from portfolio_research.data import to_returns
+    from portfolio_research.hrp import HierarchicalRiskParity
+
+    settings = _settings(config, portfolio={"rebalancing": {"lookback": lookback} if lookback else None})
+    frame = _prices(prices)
+    model = HierarchicalRiskParity().fit(to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback:])
+    ordered = model.weights_.sort_values(ascending=False)
+    if as_json:
+        out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
+        return
+    table = Table(title=f"HRP weights on {frame.index[-1]:%Y-%m-%d}")
+    table.add_column("asset")
+    table.add_column("weight", justify="right")
+    table.add_column("")
+    for asset, weight in ordered.items():
+        table.add_row(escape(str(asset)), _percent(weight), "█" * round(40 * weight / ordered.iloc[0]))
+    out.print(table)
+    out.print(_frame_table(model.statistics(), "Against the simple alternatives"))
+
+
+def _frame_table(frame: pd.DataFrame, title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("")
+    for column in frame.columns:
+        table.add_column(str(column), justify="right")
+    for name, row in frame.iterrows():
+        table.add_row(str(name), *(f"{value:.4g}" for value in row))
+    return table
+
+
+@app.command(epilog="Example: portfolio-research backtest sample --start 2015-01-02")
+def backtest(
+    prices: Prices,
+    config: Config = None,
+    start: Annotated[str | None, typer.Option(help="First day with a portfolio, e.g. 2015-01-02.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the equity curve here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    """Back-test with the configured tolerance, costs and minimum trade: the rules of the paper engine."""
+    from rich.progress import Progress
+
+    from portfolio_research.backtest import replay
+    from portfolio_research.metrics import REGISTRY
+    from portfolio_research.rebalancing import policy_from
+    from portfolio_research.costs import Costs
+
+    settings = _settings(config)
+    frame = _prices(prices)
+    p = settings.portfolio
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task("Back-testing", total=None)
+        result = replay(frame, policy=policy_from(settings), costs=Costs(p.costs.fee, p.costs.slippage), start=start,
+                        lookback=p.rebalancing.lookback, capital=p.capital,
+                        on_bar=lambda done, total: progress.update(task, completed=done, total=total))
+    per_year = 252.0 if prices == "sample" and p.analytics.periods_per_year is None else settings.periods_per_year
+    metrics = result.report(periods_per_year=per_year, risk_free_rate=p.analytics.risk_free_rate)
+    if csv:
+        result.equity.to_csv(csv, header=["equity"])
+    if as_json:
+        out.print_json(json.dumps({k: None if v != v else float(v) for k, v in metrics.items()}))
+        return
+    table = Table(title=f"{result.equity.index[0]:%Y-%m-%d} to {result.equity.index[-1]:%Y-%m-%d}, {per_year:g} periods per year")
+    for column in ("metric", "value", "definition"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for name, value in metrics.items():
+        known = REGISTRY[name]
+        table.add_row(known.label, _percent(value) if known.unit == "fraction" else f"{value:.4g}", escape(known.formula))
+    out.print(table)
+    out.print(f"{result.trades} trades, costs {result.costs.sum():,.2f} {p.quote}"
+              + (f"; equity written to {csv}" if csv else ""), highlight=False)
+
+
+@app.command(epilog="Example: portfolio-research report --as-of 2020-03-31")
+def report(
+    config: Config = None,
+    portfolio: Portfolio = None,
+    as_of: Annotated[str | None, typer.Option(help="Day of the report, default the newest in the store.")] = None,
+    window: Annotated[int, typer.Option(help="Days of history shown.")] = 180,
+    tolerance: Annotated[float | None, typer.Option(help="Tolerance to decide with, default the configured one.")] = None,
+) -> None:
+    """Write the rebalancing report as one HTML file and print its path."""
+    from portfolio_research.reports.runner import run_report
+
+    settings = _settings(config, portfolio={"name": portfolio})
+    out.print(str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance)), highlight=False, soft_wrap=True)
+
+
+# ---------------------------------------------------------------- alerts
+def _sink(settings: Settings) -> Any:
+    from portfolio_research.config import store_url
+    from portfolio_research.store import Store, StoreSink
+
+    return StoreSink(Store.open(store_url(settings), create=False), settings.portfolio.name)
+
+
+@alerts_app.callback(invoke_without_command=True, epilog="Example: portfolio-research alerts ack 3f2a --comment 'seen'")
+def alerts(ctx: typer.Context, config: Config = None, portfolio: Portfolio = None,
+           everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False) -> None:
+    """List alerts, the worst first. Exit code 0 whether or not there are any."""
+    ctx.obj = _settings(config, portfolio={"name": portfolio})
+    if ctx.invoked_subcommand:
+        return
+    states = sorted(_sink(ctx.obj).load().values(), key=lambda s: (s.severity, s.since), reverse=True)
+    shown = [s for s in states if everything or s.is_active]
+    if not shown:
+        out.print("No active alerts." if not everything else "No alerts so far.")
+        return
+    table = Table(title=f"Alerts of {ctx.obj.portfolio.name}")
+    for column in ("id", "severity", "type", "state", "since", "message", "acknowledged by"):
+        table.add_column(column)
+    for s in shown:
+        table.add_row(s.id[:8], str(s.severity), str(s.type), s.state, f"{s.since:%Y-%m-%d}", escape(s.message),
+                      escape(f"{s.acknowledged_by}: {s.comment}") if s.acknowledged_by else "")
+    out.print(table)
+
+
+Who = Annotated[str, typer.Option(help="Who you are.", envvar="USER")]
+Comment = Annotated[str, typer.Option(help="Why, for whoever reads it later.")]
+
+
+def _find(sink: Any, alert_id: str) -> str:
+    """The one alert whose id begins so."""
+    found = [full for full in sink.load() if full.startswith(alert_id)]
+    if len(found) != 1:
+        raise ConfigError(f"{len(found) or 'no'} alerts have an id that begins with '{alert_id}'; "
+                          "`portfolio-research alerts` lists them")
+    return found[0]
+
+
+@alerts_app.command("ack", epilog="Example: portfolio-research alerts ack 3f2a --comment 'earnings day'")
+def ack(ctx: typer.Context, alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+        comment: Comment = "", who: Who = "operator") -> None:
+    """Acknowledge an alert: it stays active but stops repeating. A second acknowledgement is refused."""
+    sink = _sink(ctx.obj)
+    state = sink.acknowledge(_find(sink, alert_id), who, comment, datetime.now(UTC))
+    out.print(f"Acknowledged by {escape(who)}: {escape(state.message)}")
+
+
+@alerts_app.command("resolve", epilog="Example: portfolio-research alerts resolve 3f2a --comment 'position closed'")
+def resolve(ctx: typer.Context, alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+            comment: Comment = "", who: Who = "operator") -> None:
+    """Close an alert by hand. It opens again if its limit is still breached at the next check."""
+    sink = _sink(ctx.obj)
+    state = sink.resolve(_find(sink, alert_id), who, comment, datetime.now(UTC))
+    out.print(f"Resolved by {escape(who)}: {escape(state.message)}")
+
+
+# ---------------------------------------------------------------- configuration
+@config_app.command("init", epilog="Example: portfolio-research config init --path config.yaml")
+def config_init(path: Annotated[Path, typer.Option(help="Where to write.")] = Path("config.yaml")) -> None:
+    """Write a configuration file with every key at its default. An existing file is never overwritten."""
+    if path.exists():
+        raise ConfigError(f"{path} exists already; edit it, or give another --path")
+    path.write_text("# portfolio_research: every key at its default; delete what you do not change.\n" + to_yaml(Settings()),
+                    encoding="utf-8")
+    out.print(f"Written: {path}", highlight=False)
+
+
+@config_app.command("show", epilog="Example: portfolio-research config show --config config.yaml")
+def config_show(config: Config = None) -> None:
+    """Print the settings as they are after file and environment. Secrets are never part of them."""
+    out.print(to_yaml(load_settings(config)), markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run a command; what we refuse on purpose is one line on stderr, not a traceback."""
+    try:
+        app()
+    except PortfolioError as error:
+        err.print(f"[bold red]Error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(getattr(error, "exit_code", 2))
+    except BrokenPipeError:  # `| head` closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
