@@ -1,8 +1,8 @@
 """The store: one file (or one PostgreSQL database) that outlives every process.
 
-Writers are serialised from their first statement on: SQLite by BEGIN IMMEDIATE, PostgreSQL by the lock on the revision's row,
-which each write transaction raises by one. So a reader that polls the revision knows cheaply whether anything has changed, and
-a read-modify-write inside `begin` never loses another process's update.
+Writers are serialised from their first statement on: SQLite by BEGIN IMMEDIATE, PostgreSQL by the lock on the
+revision's row, which each write transaction raises by one. So a reader that polls the revision knows cheaply whether
+anything has changed, and a read-modify-write inside `begin` never loses another process's update.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ BUSY_SECONDS = 10.0  # how long a writer waits for another one
 _SCHEMA_LOCK = 7_206_115  # PostgreSQL advisory lock, so that two processes do not create the tables at once
 _REMEDIES = {  # what SQLite says -> what to do about it
     "disk is full": "free some space; what was being written was rolled back, everything before it is safe",
-    "disk i/o error": "the disk failed or is full; what was being written was rolled back, check the disk and its free space",
+    "disk i/o error": "the disk failed or is full; what was being written was rolled back, check its free space",
     "readonly database": "make the file and its folder writable for this user",
     "unable to open": "make the file and its folder readable and writable for this user",
     "locked": f"another process has held it for more than {BUSY_SECONDS:g} s; stop it or wait",
@@ -121,7 +121,7 @@ class Store:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """What the database refuses becomes a StoreError that names the file; mistakes of our own stay what they are."""
+        """What the database refuses becomes a StoreError that names the file; our own mistakes stay what they are."""
         try:
             yield
         except (IntegrityError, ProgrammingError):
@@ -232,6 +232,6 @@ def _pragmas(*, readonly: bool, durable: bool) -> Iterator[str]:
 
 
 def _begin_sqlite(conn: Connection) -> None:
-    """Ours, because the driver's own BEGIN is deferred: two writers would both read, and one would fail at its first write."""
+    """Ours: the driver's own BEGIN is deferred, so two writers would both read and one fail at its first write."""
     write = conn.get_execution_options().get("portfolio_write", False)
     conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

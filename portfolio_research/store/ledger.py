@@ -1,7 +1,7 @@
 """The ledger: what was decided, ordered and filled, and what is held because of it.
 
-Every function takes the connection first, so that several of them make one transaction. Amounts are exact Decimals: cash is
-capital minus what all fills cost, to the last digit, whatever the order in which the fills were heard and however often.
+Every function takes the connection first, so that several make one transaction. Amounts are exact Decimals: cash is
+capital minus what all fills cost, to the last digit, in whatever order the fills were heard and however often.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -131,7 +131,7 @@ class Holding:
 
 
 def cloid(rebalance_id: str, asset: str, slice_: int = 0) -> str:
-    """Client order id: the same order of the same rebalance always gets the same one, so it can be asked for after a crash."""
+    """Client order id: the same order always gets the same one, so that it can be asked for after a crash."""
     return "0x" + sha256(f"{rebalance_id}/{asset}/{slice_}".encode()).hexdigest()[:32]
 
 
@@ -150,8 +150,8 @@ def ensure_portfolio(
 ) -> bool:
     """Create the portfolio with its capital as cash, or take it up again; say whether it is new.
 
-    Settings and the name of the source may change between runs. Capital, quote currency and mode may not: the ledger would
-    no longer add up.
+    Settings and the name of the source may change between runs. Capital, quote currency and mode may not: the ledger
+    would no longer add up.
     """
     given = {"capital": str(capital), "quote": quote, "mode": mode}
     if insert_new(
@@ -172,7 +172,7 @@ def ensure_portfolio(
         kept = getattr(row, key)
         if Decimal(kept) != capital if key == "capital" else kept != value:
             raise StoreError(
-                f"portfolio {name} was started with {key} {kept}, not {value}: keep it, or choose another portfolio.name"
+                f"portfolio {name} was started with {key} {kept}, not {value}: keep it, or choose another name"
             )
     conn.execute(_where_name(update(schema.portfolio), name).values(source=source, settings=settings_json))
     return False
@@ -232,7 +232,7 @@ def open_rebalance(
     state: str,
     now: datetime | None = None,
 ) -> str:
-    """Write a decision down and return its id. There is one per slot: a second call returns the first one's id, unchanged."""
+    """Write a decision down and return its id. A slot has one: a second call changes nothing and returns its id."""
     rebalance_id = f"{portfolio}@{slot.astimezone(UTC).isoformat()}"
     reason = decision["reason"] if isinstance(decision, Mapping) else decision.reason
     insert_new(
@@ -318,7 +318,7 @@ def set_order_state(conn: Connection, order_cloid: str, state: str, reason: str 
 def record_fill(conn: Connection, fill: Fill) -> bool:
     """Record a fill and apply it to cash and position, once; say whether it was new.
 
-    Fills may be heard in any order and more than once: the result is that of hearing each once, in order of their times.
+    Fills may be heard in any order and more than once: the result is that of hearing each once, in order of time.
     """
     order = find_order(conn, fill.cloid)
     if order is None:
@@ -397,11 +397,12 @@ def _check_fill(fill: Fill, order: PlannedOrder) -> None:
     for name, number in numbers.items():
         if not number.is_finite():
             raise StoreError(
-                f"fill {fill.tid} of {fill.asset}: {name} is {number}, not a finite number: the venue's answer is unusable"
+                f"fill {fill.tid} of {fill.asset}: {name} is {number}, not finite: the venue's answer is unusable"
             )
     if fill.asset != order.asset or fill.size * order.size <= 0 or fill.price <= 0:
         raise StoreError(
-            f"fill {fill.tid}: {fill.size} {fill.asset} at {fill.price} cannot belong to order {order.cloid} of {order.size} {order.asset}"
+            f"fill {fill.tid}: {fill.size} {fill.asset} at {fill.price} cannot belong to order {order.cloid} "
+            f"of {order.size} {order.asset}: the venue's answer is unusable"
         )
 
 
@@ -412,22 +413,13 @@ def _pay(conn: Connection, portfolio: str, fill: Fill) -> None:
 
 
 def _apply(conn: Connection, portfolio: str, fill: Fill) -> None:
-    """Usually the fill is the asset's newest and continues its lot; one that comes late makes the lot anew from all fills."""
+    """Usually the fill is the asset's newest and continues its lot; a late one makes the lot anew from all fills."""
     table = schema.fill
-    happened = _fills(
-        conn,
-        select(table).where(
-            table.c.portfolio == portfolio, table.c.asset == fill.asset, table.c.ts >= to_text(fill.ts)
-        ),
-    )
-    if len(happened) == 1:
+    mine = select(table).where(table.c.portfolio == portfolio, table.c.asset == fill.asset)
+    if _fills(conn, mine.where(table.c.ts >= to_text(fill.ts))) == [fill]:
         lot = lots(conn, portfolio).get(fill.asset, Lot()).after(fill)
     else:
-        lot = reduce(
-            Lot.after,
-            _fills(conn, select(table).where(table.c.portfolio == portfolio, table.c.asset == fill.asset)),
-            Lot(),
-        )
+        lot = reduce(Lot.after, _fills(conn, mine), Lot())
     row = {"size": str(lot.size), "entry_price": str(lot.entry_price), "realized": str(lot.realized)}
     upsert(conn, schema.position, {"portfolio": portfolio, "asset": fill.asset, **row})
 

@@ -1,7 +1,6 @@
 """Telemetry: bars, equity, reports, targets and signs of life. What may be computed again, unlike the ledger.
 
-Every function takes the connection first and writes rows that were there already only if they are the same, so that a bar that
-is worked on a second time after a crash leaves one row.
+Every function takes the connection first. A bar that is worked on a second time, after a crash, leaves one row.
 """
 
 import json
@@ -48,8 +47,10 @@ class Heartbeat:
 
 
 def record_bars(conn: Connection, portfolio: str, rows: BarRows) -> int:
-    """Record closes; return how many were new. NaN means no bar and leaves none; a close that differs from the one that is
-    there is refused, because decisions were made on it."""
+    """Record closes; return how many were new.
+
+    NaN means no bar and leaves none. A close that differs from the recorded one is refused: decisions were made on it.
+    """
     given = {
         (to_text(ts), asset): float(close)
         for ts, closes in rows
@@ -82,7 +83,7 @@ def bars(
     n: int,
     until: datetime | None = None,
 ) -> tuple[list[datetime], list[str], list[list[float]]]:
-    """The last `n` bars up to and including `until`: times, assets, and one row of closes per time (NaN where there is none)."""
+    """The last `n` bars up to and including `until`: times, assets, and one row of closes per time (NaN: no bar)."""
     table = schema.bar
     query = select(table.c.ts).where(table.c.portfolio == portfolio).distinct().order_by(table.c.ts.desc()).limit(n)
     texts = list(conn.execute(query.where(table.c.ts <= to_text(until)) if until else query).scalars())[::-1]
