@@ -15,7 +15,7 @@ extras = {key.removeprefix("extra_"): value.split() for key, value in cfg.items(
 notebooks = [p.relative_to(here) for p in (here / "nbs").glob("**/*.ipynb") if ".ipynb_checkpoints" not in p.parts]
 
 
-class BuildWithNotebooks(build_py):
+class Build(build_py):
     def run(self):  # an installed package finds the dashboard's and the reports' notebooks inside itself
         super().run()
         for path in notebooks:
@@ -24,7 +24,7 @@ class BuildWithNotebooks(build_py):
                 copy(here / path, target)
 
 
-class SdistWithSources(sdist):
+class Sources(sdist):
     def add_defaults(self):  # setup.py cannot run without settings.ini, nor the house without its notebooks
         super().add_defaults()
         self.filelist.extend(["settings.ini", "LICENSE", "README.md", *map(str, notebooks)])
@@ -33,9 +33,8 @@ class SdistWithSources(sdist):
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], license="Apache-2.0",
     long_description=(here / "README.md").read_text("utf-8"), long_description_content_type="text/markdown",
-    packages=find_packages(include=[cfg["lib_name"] + "*"]), zip_safe=False,
-    package_data={"": ["py.typed", "static/**", "template/**", "sample/**"]},
-    cmdclass={"build_py": BuildWithNotebooks, "sdist": SdistWithSources},
+    packages=find_packages(include=[cfg["lib_name"] + "*"]), cmdclass={"build_py": Build, "sdist": Sources},
+    package_data={"": ["py.typed", "static/**", "template/**", "sample/**"]}, zip_safe=False,
     install_requires=cfg["requirements"].split(), extras_require={**extras, "dev": cfg["dev_requirements"].split()},
     python_requires=">=" + cfg["min_python"], entry_points={"console_scripts": cfg["console_scripts"].split()},
 )

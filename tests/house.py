@@ -183,7 +183,7 @@ def structure_problems(root: Path) -> list[str]:
     """What exporting would hide: two notebooks for one module, a stem that is not the module's, lost metadata."""
     problems = []
     owners = Counter(n.module for n in notebooks(root) if n.module)
-    problems += [f"{name}: {n} notebooks have this default_exp, the last one wins" for name, n in owners.items() if n > 1]
+    problems += [f"{name}: {n} notebooks have this default_exp, the last wins" for name, n in owners.items() if n > 1]
     for notebook in notebooks(root):
         name = str(notebook.path.relative_to(root))
         stem = re.fullmatch(r"\d\d[a-z]?_(\w+)", notebook.path.stem)
@@ -292,7 +292,7 @@ def edit(name: str, root: Path = ROOT) -> None:
     """Write a notebook as text, unless that would lose text not applied yet."""
     notebook, text, agreed = places(name, root)
     if not notebook.exists():
-        raise HouseError(f"There is no {notebook.relative_to(root)}. For a new one write {text.relative_to(root)}, then apply.")
+        raise HouseError(f"There is no {notebook.relative_to(root)}. For a new one write its text, then apply.")
     if text.exists() and not (agreed.exists() and agreed.read_text().split()[1] == digests(notebook, text)[1]):
         raise HouseError(f"{text.relative_to(root)} holds changes not applied. Apply them, or delete the file.")
     text.parent.mkdir(parents=True, exist_ok=True)

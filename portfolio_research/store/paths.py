@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def notebook_path(kind: str, name: str) -> Path:
-    """The notebook `name` of a kind, "dashboards" or "reports": the checkout's, else the copy in the installed package."""
+    """The notebook `name` of a kind, "dashboards" or "reports": the checkout's, else the installed package's."""
     places = [folder / kind / f"{name}.ipynb" for folder in (PACKAGE.parent / "nbs", PACKAGE / "notebooks")]
     for path in places:
         if path.is_file():
             return path
-    raise ConfigError(f"There is no notebook {kind}/{name}, neither {places[0]} nor {places[1]}: reinstall the package.")
+    raise ConfigError(f"There is no notebook {kind}/{name}, neither {places[0]} nor {places[1]}: reinstall.")
