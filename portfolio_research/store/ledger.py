@@ -267,11 +267,12 @@ def set_rebalance_state(
 
 
 def rebalances(
-    conn: Connection, portfolio: str, limit: int | None = None, state: str | None = None
+    conn: Connection, portfolio: str, limit: int | None = None, state: str | None = None, declined: bool = True
 ) -> list[RebalanceRow]:
-    """Decisions, newest first."""
+    """Decisions, newest first; without the declined ones on request."""
     table = schema.rebalance
     query = select(table).where(table.c.portfolio == portfolio).order_by(table.c.slot.desc()).limit(limit)
+    query = query if declined else query.where(table.c.state != "declined")
     rows = conn.execute(query.where(table.c.state == state) if state else query)
     return [RebalanceRow.from_row(row) for row in rows]
 
