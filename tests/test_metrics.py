@@ -153,8 +153,8 @@ def test_constant_returns_have_no_ratio(value):
 def test_all_zero_returns():
     got = m.report(pd.Series([0.0] * 20))
     assert got["total_return"] == 0 and got["max_drawdown"] == 0 and got["max_drawdown_duration"] == 0
-    nowhere = ["win_rate", "profit_factor", "omega", "gain_to_pain", "payoff_ratio", "calmar", "martin_ratio", "sortino"]
-    assert got[nowhere].isna().all()
+    ratios = ["win_rate", "profit_factor", "omega", "gain_to_pain", "payoff_ratio", "calmar", "martin_ratio", "sortino"]
+    assert got[ratios].isna().all()
 
 
 def test_gain_without_loss_and_loss_without_gain():
