@@ -1,0 +1,84 @@
+"""Who may reach the dashboard: the token, the address it listens on, and what its kernels may know."""
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from hmac import compare_digest
+from ipaddress import ip_address
+from pathlib import Path
+from secrets import token_hex
+
+from jupyter_server.auth.identity import IdentityProvider, User
+from tornado.web import RequestHandler
+
+from portfolio_research.config import SECRETS, ConfigError, Settings
+
+TOKEN_BYTES = 24
+
+
+def ensure_token(home: Path) -> str:
+    """The portfolio's access token: made once, readable by its owner only, kept over restarts so that links stay valid."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "token"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _existing_token(path)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token_hex(TOKEN_BYTES))
+    return _existing_token(path)
+
+
+def _existing_token(path: Path) -> str:
+    token = path.read_text(encoding="utf-8").strip()
+    if len(token) < TOKEN_BYTES:
+        raise ConfigError(f"{path}: no usable access token in it; delete the file and start again to get a new one")
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    return token
+
+
+def cookie_secret(token: str) -> bytes:
+    """Signs the session cookies: from the token, so that sessions outlive a restart and die with the token."""
+    return sha256(b"portfolio_research cookie " + token.encode()).digest()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_address(settings: Settings) -> None:
+    """Refuse to be seen from other machines unless the configuration says so in as many words."""
+    host = settings.dashboard.host
+    if not is_loopback(host) and not settings.dashboard.public:
+        raise ConfigError(
+            f"dashboard.host {host} can be reached from other machines; set `dashboard.public: true` if that is meant, "
+            "or use 127.0.0.1"
+        )
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for the dashboard: its kernels inherit it, so nothing secret may be in it."""
+    return {name: value for name, value in environ.items() if name.upper() not in SECRETS}
+
+
+class TokenIdentity(IdentityProvider):
+    """One shared token, compared in constant time; who acknowledges says so in the request."""
+
+    def matches(self, given: str) -> bool:
+        """Whether `given` is the token."""
+        return compare_digest(given.encode(), str(self.token).encode())
+
+    async def get_user_token(self, handler: RequestHandler) -> User | None:
+        """A viewer, if the request brings the token in its query or its Authorization header."""
+        given = self.get_token(handler)
+        return self.viewer() if given and self.matches(given) else None
+
+    def viewer(self) -> User:
+        """Whoever holds the token."""
+        return User("viewer", name="viewer", display_name="viewer")
