@@ -25,9 +25,9 @@ class Build(build_py):
 
 
 class Sources(sdist):
-    def add_defaults(self):  # setup.py cannot run without settings.ini, nor the house without its notebooks
-        super().add_defaults()
-        self.filelist.extend(["settings.ini", "LICENSE", "README.md", *map(str, notebooks)])
+    def make_distribution(self):  # setup.py cannot run without settings.ini, nor the house without its notebooks
+        self.filelist.extend({"settings.ini", "LICENSE", "README.md", *map(str, notebooks)} - {*self.filelist.files})
+        super().make_distribution()
 
 
 setup(
