@@ -19,7 +19,7 @@ Moment = str | datetime | None
 class ReplayFeed:
     """Bars of a price frame from `start` on: before `live_from` at once, then `speed` of them per second.
 
-    It can be taken up after any bar, and it always gives the same bars: what depends on the clock is only when they come.
+    It can be taken up after any bar and always gives the same ones: only when they come depends on the clock.
     """
 
     def __init__(
