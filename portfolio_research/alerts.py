@@ -318,8 +318,8 @@ def _step(rule: Rule, raw: object, state: AlertState | None, portfolio: str, now
         new, kind = _fire(state, level, "escalated") if rises and level else _fall(rule, state, value)
     else:
         name = f"{rule.title or rule.metric} {rule.subject}".strip()
-        fresh = AlertState(fingerprint(portfolio, rule.id, rule.subject), portfolio, rule.id, rule.subject, rule.type, name,
-                           level or Severity.LOW, "pending", "", value, value, value, now, now)
+        known = (fingerprint(portfolio, rule.id, rule.subject), portfolio, rule.id, rule.subject, rule.type, name)
+        fresh = AlertState(*known, level or Severity.LOW, "pending", "", value, value, value, now, now)
         new, kind = _rise(rule, state, fresh, level)
     if new is None or new.state == "resolved" and kind != "resolved":
         return new, kind
