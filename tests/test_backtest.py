@@ -1,0 +1,218 @@
+"""The back-test: golden values, no look ahead, and a ledger that balances."""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from portfolio_research.backtest import REGIME_HISTORY, BacktestResult, market_regime, replay, walk_forward
+from portfolio_research.config import ConfigError, DataError
+from portfolio_research.costs import Costs, trade_costs
+from portfolio_research.data import sample_prices, to_returns
+from portfolio_research.hrp import HierarchicalRiskParity
+from portfolio_research.metrics import REGISTRY
+from portfolio_research.rebalancing import Policy, as_positions, decide
+from portfolio_research.regimes import current_regime
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("PORTFOLIO_RESEARCH_TEST_DATA") or ROOT.parent / "shared/data")
+
+
+def market(rows: int = 90, assets: int = 4, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    own = rng.uniform(0.01, 0.03, assets) * rng.standard_normal((rows, assets))
+    moves = 0.01 * rng.standard_normal((rows, 1)) + own
+    return pd.DataFrame(100 * np.exp(np.cumsum(moves, axis=0)), columns=[f"A{i}" for i in range(assets)],
+                        index=pd.date_range("2022-01-01", periods=rows, tz="UTC", name="date"))
+
+
+class EqualWeight:
+    """Not a scikit-learn estimator: anything with fit and weights_ will do."""
+
+    def fit(self, returns: pd.DataFrame) -> "EqualWeight":
+        self.weights_ = np.full(returns.shape[1], 1 / returns.shape[1])
+        return self
+
+
+def balances(result: BacktestResult, prices: pd.DataFrame) -> None:
+    """Equity from the recorded trades and costs alone, one row after the other."""
+    units, cash, equity = np.zeros(prices.shape[1]), result.capital, []
+    for date in result.nav.index:
+        close = prices.loc[date].to_numpy()
+        if date in result.amounts.index:
+            amounts = result.amounts.loc[date].to_numpy()
+            units = units + amounts / close
+            cash -= amounts.sum() + result.costs[date]
+        equity.append(cash + units @ close)
+    np.testing.assert_allclose(result.equity, equity, rtol=1e-12)
+
+
+# ------------------------------------------------------------------ walk-forward
+@pytest.mark.parametrize("case", range(6))
+def test_golden(case: int) -> None:
+    path = DATA / "walkforward_golden.json"
+    if not path.exists():
+        pytest.skip(f"no golden values at {path}; set PORTFOLIO_RESEARCH_TEST_DATA")
+    golden = json.loads(path.read_text())
+    values, want = np.array(golden["prices"]), golden["cases"][case]
+    prices = pd.DataFrame(values, pd.date_range("2020-01-01", periods=len(values), tz="UTC"),
+                          [f"A{i}" for i in range(values.shape[1])])
+    got = walk_forward(prices, HierarchicalRiskParity(distance="direct"), **want["params"])
+    first = want["params"]["lookback"]
+    assert len(got.weights) == want["n_checks"]
+    assert [prices.index.get_loc(d) for d in got.turnover.index] == want["trade_rows"]
+    np.testing.assert_allclose(got.turnover, want["turnover"], rtol=1e-10)
+    np.testing.assert_allclose(got.costs, want["fees"], rtol=1e-10)
+    np.testing.assert_allclose(got.nav.to_numpy()[np.array(want["nav_rows"]) - first], want["nav"], rtol=1e-10)
+    assert got.nav.sum() == pytest.approx(want["nav_sum"], rel=1e-10)
+    np.testing.assert_allclose(got.weights.to_numpy()[want["target_checks"]], want["targets"], atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 99), st.integers(1, 12), st.sampled_from([0.0, 0.001, 0.05]), st.sampled_from([0.0, 0.02]))
+def test_value_is_conserved(seed: int, step: int, cost: float, band: float) -> None:
+    prices = market(60, 3, seed)
+    result = walk_forward(prices, lookback=20, step=step, cost=cost, band=band)
+    balances(result, prices)
+    assert len(result.nav) == 40 and result.equity.equals(result.nav.rename("equity"))
+    assert result.nav.iloc[0] == pytest.approx(1 - cost)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 99), st.integers(21, 58), st.integers(1, 9), st.sampled_from([0.0, 0.02]))
+def test_the_future_changes_nothing(seed: int, t: int, step: int, band: float) -> None:
+    prices = market(60, 3, seed)
+    other = prices.copy()
+    other.iloc[t + 1 :] *= np.random.default_rng(seed + 1).uniform(0.3, 3.0, other.iloc[t + 1 :].shape)
+    a, b = (walk_forward(p, lookback=20, step=step, cost=0.001, band=band) for p in (prices, other))
+    until = prices.index[t]
+    for name in ("nav", "weights", "amounts", "turnover", "costs"):
+        assert getattr(a, name).loc[:until].equals(getattr(b, name).loc[:until]), name
+    cut = walk_forward(prices.iloc[: t + 1], lookback=20, step=step, cost=0.001, band=band)
+    np.testing.assert_allclose(cut.nav, a.nav.loc[:until], rtol=1e-13)
+
+
+def test_any_estimator_and_the_users_is_left_alone() -> None:
+    prices, mine = market(), HierarchicalRiskParity()
+    walk_forward(prices, mine, lookback=30, step=10)
+    assert not hasattr(mine, "weights_")
+    equal = walk_forward(prices, EqualWeight(), lookback=30)
+    want = to_returns(prices).iloc[30:].mean(axis=1)  # equal weights every row: the mean return
+    np.testing.assert_allclose(equal.returns.iloc[1:], want, rtol=1e-9)
+
+
+def test_a_band_trades_less() -> None:
+    prices = market(200)
+    every, banded = (walk_forward(prices, lookback=50, band=b, cost=0.001) for b in (0.0, 0.05))
+    assert len(every.turnover) == 150 > len(banded.turnover) > 1
+    assert every.trades == 150 * 4
+
+
+def test_walk_forward_refuses_nonsense() -> None:
+    prices = market()
+    for bad in ({"step": 0}, {"cost": -0.1}, {"cost": 0.5}, {"band": 1.0}, {"band": float("nan")}):
+        with pytest.raises(ConfigError, match="step is"):
+            walk_forward(prices, lookback=20, **bad)
+    with pytest.raises(ConfigError, match="lookback is 1"):
+        walk_forward(prices, lookback=1)
+    with pytest.raises(DataError, match="at least 91 rows"):
+        walk_forward(prices, lookback=90)
+    with pytest.raises(DataError, match="two rows|1 rows"):
+        walk_forward(prices.iloc[:1], lookback=20)
+    prices.iloc[:5, 2] = np.nan
+    with pytest.raises(DataError, match="A2 has no price before 2022-01-06, .* 20 returns before 2022-01-21"):
+        walk_forward(prices, lookback=20)
+
+
+# ------------------------------------------------------------------ replay
+def test_replay_is_the_decision_function_bar_by_bar() -> None:
+    prices, policy, costs = market(140), Policy(tolerance=0.02, high_volatility_tolerance=0.01), Costs(0.001, 0.002)
+    result = replay(prices, policy=policy, costs=costs, lookback=40, capital=10_000.0)
+    returns, assets = to_returns(prices), list(prices.columns)
+    units, cash = np.zeros(4), 10_000.0
+    for k, date in enumerate(result.nav.index):  # a second book-keeping, from the contract of the engine
+        close = prices.loc[date].to_numpy()
+        known = returns.loc[:date]
+        regime = current_regime(known.iloc[-REGIME_HISTORY:].mean(axis=1))["volatility_regime"]
+        target = HierarchicalRiskParity().fit(known.iloc[-40:]).weights_
+        made = decide(as_positions(dict(zip(assets, units * close, strict=True)), cash=cash), target, policy=policy,
+                      costs=costs, regime=str(regime))
+        if made.rebalance:
+            amounts = np.array([r.signed_amount for r in made.recommendations])
+            units = units + amounts / close
+            cash -= amounts.sum() + trade_costs(amounts, costs).sum()
+        assert result.equity[date] == pytest.approx(cash + units @ close, rel=1e-12)
+        assert result.decisions[k].rebalance == made.rebalance and result.decisions[k].regime == made.regime
+    assert 1 < len(result.costs) < len(result.nav)
+    balances(result, prices)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 99), st.integers(31, 58))
+def test_replay_does_not_look_ahead(seed: int, t: int) -> None:
+    prices = market(60, 3, seed)
+    other = prices.copy()
+    other.iloc[t + 1 :] *= np.random.default_rng(seed).uniform(0.3, 3.0, other.iloc[t + 1 :].shape)
+    a, b = (replay(p, policy=Policy(tolerance=0.02), lookback=30) for p in (prices, other))
+    until = prices.index[t]
+    assert a.nav.loc[:until].equals(b.nav.loc[:until]) and a.amounts.loc[:until].equals(b.amounts.loc[:until])
+    assert a.decisions[: t - 29] == b.decisions[: t - 29]
+
+
+def test_start_capital_and_progress() -> None:
+    prices, seen = market(), []
+    result = replay(prices, lookback=30, start="2022-03-01", capital=5_000.0, on_bar=lambda *bar: seen.append(bar))
+    assert result.nav.index[0] == pd.Timestamp("2022-03-01", tz="UTC")
+    assert seen == [(i + 1, len(result.nav)) for i in range(len(result.nav))]
+    assert result.equity.iloc[0] == pytest.approx(5_000 - result.costs.iloc[0])
+    aware = replay(prices, lookback=30, start=pd.Timestamp("2022-03-01 01:00", tz="Europe/Berlin"), capital=5_000.0)
+    assert aware.equity.equals(result.equity)
+    assert len(replay(prices, lookback=30).nav) == 60
+
+
+def test_minimum_trade_and_no_trade_at_all() -> None:
+    idle = replay(market(), lookback=30, policy=Policy(min_positions=9))
+    assert idle.trades == 0 and (idle.equity == 100_000).all() and idle.costs.empty
+    assert idle.decisions[0].reason.startswith("only 4 assets")
+
+
+def test_replay_refuses_nonsense() -> None:
+    prices = market()
+    with pytest.raises(ConfigError, match="capital is 0"):
+        replay(prices, capital=0)
+    with pytest.raises(DataError, match="prices end before 2030"):
+        replay(prices, start="2030-01-01")
+    with pytest.raises(DataError, match="only 9 returns before it.*start on 2022-01-31"):
+        replay(prices, start="2022-01-10", lookback=30)
+    with pytest.raises(ConfigError, match="'soon' is not a date"):
+        replay(prices, start="soon", lookback=30)
+    prices.iloc[:40, 1] = np.nan
+    with pytest.raises(DataError, match="A1 has no price before 2022-02-10"):
+        replay(prices, lookback=30, start="2022-03-01")
+
+
+def test_a_late_listing_is_fine_once_its_window_is_complete() -> None:
+    prices = market()
+    prices.iloc[:10, 1] = np.nan
+    assert replay(prices, lookback=30, start="2022-02-20").equity.notna().all()
+
+
+# ------------------------------------------------------------------ result
+def test_report_has_every_metric_and_the_first_cost() -> None:
+    result = walk_forward(market(), lookback=30, cost=0.01)
+    assert result.returns.iloc[0] == pytest.approx(-0.01)
+    assert set(result.metrics.index) == set(REGISTRY)
+    assert result.report(periods_per_year=252)["total_return"] == pytest.approx(result.nav.iloc[-1] - 1)
+    against = result.report(benchmark=to_returns(market()).mean(axis=1).reindex(result.nav.index))
+    assert np.isfinite(against["beta"])
+
+
+def test_regime_of_the_market_uses_three_years_at_most() -> None:
+    returns = to_returns(sample_prices().loc["2015":"2020-04"])
+    assert market_regime(returns) == market_regime(returns.iloc[-REGIME_HISTORY:])
+    assert market_regime(returns)["volatility_regime"] == "high"
+    assert market_regime(returns.iloc[:10])["reliable"] is False
