@@ -34,7 +34,7 @@ setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], license="Apache-2.0",
     long_description=(here / "README.md").read_text("utf-8"), long_description_content_type="text/markdown",
     packages=find_packages(include=[cfg["lib_name"] + "*"]), cmdclass={"build_py": Build, "sdist": Sources},
-    package_data={"": ["py.typed", "static/**", "template/**", "sample/**"]}, zip_safe=False,
+    package_data={"": ["py.typed", "*.css", "static/**", "template/**", "sample/**"]}, zip_safe=False,
     install_requires=cfg["requirements"].split(), extras_require={**extras, "dev": cfg["dev_requirements"].split()},
     python_requires=">=" + cfg["min_python"], entry_points={"console_scripts": cfg["console_scripts"].split()},
 )

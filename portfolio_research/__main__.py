@@ -5,6 +5,7 @@ Exit codes, for schedulers: 0 done, 1 a bug of ours, 2 bad input or settings, 3 
 
 Imports stay inside the commands: `--help` must answer at once.
 """
+
 from __future__ import annotations
 
 import json
@@ -23,13 +24,28 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from portfolio_research.config import ConfigError, PortfolioError, Settings, load_settings, portfolio_home, to_yaml
+from portfolio_research.config import (
+    ConfigError,
+    PortfolioError,
+    Settings,
+    load_settings,
+    portfolio_home,
+    store_url,
+    to_yaml,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False,
-                  help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.")
+    from portfolio_research.store.outbox import StoreSink
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.",
+)
 alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write or show the configuration.")
 app.add_typer(alerts_app, name="alerts")
@@ -37,9 +53,13 @@ app.add_typer(config_app, name="config")
 out = Console()
 err = Console(stderr=True)
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="config.yaml (default: ./config.yaml if it exists).")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="config.yaml (default: ./config.yaml if it exists).")
+]
 Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the word `sample`.")]
-Portfolio = Annotated[str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")]
+Portfolio = Annotated[
+    str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")
+]
 STOP_SECONDS = 20.0  # what a clean stop may take before we insist
 MAX_KILLS = 5
 
@@ -69,11 +89,18 @@ def run(
     prices: Annotated[Path | None, typer.Option(help="CSV of prices; implies --source csv.")] = None,
     speed: Annotated[float | None, typer.Option(help="Bars per second of a replay; 0 is as fast as possible.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the dashboard.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Begin again; the old portfolio's folder is kept under another name.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Begin again; the old portfolio's folder is kept under another name.")
+    ] = False,
 ) -> None:
     """Run a portfolio: engine and dashboard together, until Ctrl-C."""
-    settings = _settings(config, portfolio={"name": portfolio}, engine={"speed": speed}, dashboard={"port": port},
-                         data={"source": "csv" if prices else source, "path": str(prices) if prices else None})
+    settings = _settings(
+        config,
+        portfolio={"name": portfolio},
+        engine={"speed": speed},
+        dashboard={"port": port},
+        data={"source": "csv" if prices else source, "path": str(prices) if prices else None},
+    )
     home = portfolio_home(settings)
     if fresh and home.exists():
         kept = home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}")
@@ -147,8 +174,11 @@ def _run_both(settings: Settings, home: Path) -> int:
 
 
 def _welcome(settings: Settings, home: Path, url: str | None) -> None:
-    what = {"sample": "real prices of 20 US large caps (bundled sample)", "csv": str(settings.data.path),
-            "hyperliquid": "Hyperliquid public candles"}[settings.data.source]
+    what = {
+        "sample": "real prices of 20 US large caps (bundled sample)",
+        "csv": str(settings.data.path),
+        "hyperliquid": "Hyperliquid public candles",
+    }[settings.data.source]
     lines = [f"Portfolio [bold]{escape(settings.portfolio.name)}[/], paper money, {escape(what)}"]
     if url:
         lines.append(f"Dashboard [bold link={url}]{escape(url)}[/]")
@@ -157,9 +187,12 @@ def _welcome(settings: Settings, home: Path, url: str | None) -> None:
 
 
 @app.command(epilog="Example: portfolio-research engine --config config.yaml")
-def engine(config: Config = None, portfolio: Portfolio = None,
-           speed: Annotated[float | None, typer.Option(help="Bars per second; 0 is as fast as possible.")] = None,
-           until_end: Annotated[bool, typer.Option(help="Stop when the prices end.")] = False) -> None:
+def engine(
+    config: Config = None,
+    portfolio: Portfolio = None,
+    speed: Annotated[float | None, typer.Option(help="Bars per second; 0 is as fast as possible.")] = None,
+    until_end: Annotated[bool, typer.Option(help="Stop when the prices end.")] = False,
+) -> None:
     """Run the engine alone: one per portfolio, a second one refuses to start (exit code 3)."""
     from portfolio_research.engine.process import run_engine
 
@@ -168,8 +201,11 @@ def engine(config: Config = None, portfolio: Portfolio = None,
 
 
 @app.command(epilog="Example: portfolio-research dashboard --port 5001")
-def dashboard(config: Config = None, portfolio: Portfolio = None,
-              port: Annotated[int | None, typer.Option(help="Port, default 5000.")] = None) -> None:
+def dashboard(
+    config: Config = None,
+    portfolio: Portfolio = None,
+    port: Annotated[int | None, typer.Option(help="Port, default 5000.")] = None,
+) -> None:
     """Serve the dashboard alone; it shows what the store holds."""
     from portfolio_research.dashboard.server import run_dashboard
 
@@ -190,7 +226,7 @@ def weights(
 
     settings = _settings(config, portfolio={"rebalancing": {"lookback": lookback} if lookback else None})
     frame = _prices(prices)
-    model = HierarchicalRiskParity().fit(to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback:])
+    model = HierarchicalRiskParity().fit(to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :])
     ordered = model.weights_.sort_values(ascending=False)
     if as_json:
         out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
@@ -227,18 +263,24 @@ def backtest(
     from rich.progress import Progress
 
     from portfolio_research.backtest import replay
+    from portfolio_research.costs import Costs
     from portfolio_research.metrics import REGISTRY
     from portfolio_research.rebalancing import policy_from
-    from portfolio_research.costs import Costs
 
     settings = _settings(config)
     frame = _prices(prices)
     p = settings.portfolio
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("Back-testing", total=None)
-        result = replay(frame, policy=policy_from(settings), costs=Costs(p.costs.fee, p.costs.slippage), start=start,
-                        lookback=p.rebalancing.lookback, capital=p.capital,
-                        on_bar=lambda done, total: progress.update(task, completed=done, total=total))
+        result = replay(
+            frame,
+            policy=policy_from(settings),
+            costs=Costs(p.costs.fee, p.costs.slippage),
+            start=start,
+            lookback=p.rebalancing.lookback,
+            capital=p.capital,
+            on_bar=lambda done, total: progress.update(task, completed=done, total=total),
+        )
     per_year = 252.0 if prices == "sample" and p.analytics.periods_per_year is None else settings.periods_per_year
     metrics = result.report(periods_per_year=per_year, risk_free_rate=p.analytics.risk_free_rate)
     if csv:
@@ -246,15 +288,22 @@ def backtest(
     if as_json:
         out.print_json(json.dumps({k: None if v != v else float(v) for k, v in metrics.items()}))
         return
-    table = Table(title=f"{result.equity.index[0]:%Y-%m-%d} to {result.equity.index[-1]:%Y-%m-%d}, {per_year:g} periods per year")
+    table = Table(
+        title=f"{result.equity.index[0]:%Y-%m-%d} to {result.equity.index[-1]:%Y-%m-%d}, {per_year:g} periods per year"
+    )
     for column in ("metric", "value", "definition"):
         table.add_column(column, justify="right" if column == "value" else "left")
     for name, value in metrics.items():
-        known = REGISTRY[name]
-        table.add_row(known.label, _percent(value) if known.unit == "fraction" else f"{value:.4g}", escape(known.formula))
+        known = REGISTRY[str(name)]
+        table.add_row(
+            known.label, _percent(value) if known.unit == "fraction" else f"{value:.4g}", escape(known.formula)
+        )
     out.print(table)
-    out.print(f"{result.trades} trades, costs {result.costs.sum():,.2f} {p.quote}"
-              + (f"; equity written to {csv}" if csv else ""), highlight=False)
+    out.print(
+        f"{result.trades} trades, costs {result.costs.sum():,.2f} {p.quote}"
+        + (f"; equity written to {csv}" if csv else ""),
+        highlight=False,
+    )
 
 
 @app.command(epilog="Example: portfolio-research report --as-of 2020-03-31")
@@ -263,32 +312,44 @@ def report(
     portfolio: Portfolio = None,
     as_of: Annotated[str | None, typer.Option(help="Day of the report, default the newest in the store.")] = None,
     window: Annotated[int, typer.Option(help="Days of history shown.")] = 180,
-    tolerance: Annotated[float | None, typer.Option(help="Tolerance to decide with, default the configured one.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Tolerance to decide with, default the configured one.")
+    ] = None,
 ) -> None:
     """Write the rebalancing report as one HTML file and print its path."""
     from portfolio_research.reports.runner import run_report
 
     settings = _settings(config, portfolio={"name": portfolio})
-    out.print(str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance)), highlight=False, soft_wrap=True)
+    out.print(
+        str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance)), highlight=False, soft_wrap=True
+    )
 
 
 # ---------------------------------------------------------------- alerts
-def _sink(settings: Settings) -> Any:
-    from portfolio_research.config import store_url
-    from portfolio_research.store import Store, StoreSink
+def _sink(settings: Settings) -> StoreSink:
+    from portfolio_research.store import Store
+    from portfolio_research.store.ledger import portfolio_row
+    from portfolio_research.store.outbox import StoreSink
 
-    return StoreSink(Store.open(store_url(settings), create=False), settings.portfolio.name)
+    name = settings.portfolio.name
+    with Store.open(store_url(settings), readonly=True) as store, store.read() as conn:  # asking makes no store
+        portfolio_row(conn, name)
+    return StoreSink(Store.open(store_url(settings)), name)
 
 
 @alerts_app.callback(invoke_without_command=True, epilog="Example: portfolio-research alerts ack 3f2a --comment 'seen'")
-def alerts(ctx: typer.Context, config: Config = None, portfolio: Portfolio = None,
-           everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False) -> None:
+def alerts(
+    ctx: typer.Context,
+    config: Config = None,
+    portfolio: Portfolio = None,
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+) -> None:
     """List alerts, the worst first. Exit code 0 whether or not there are any."""
     ctx.obj = _settings(config, portfolio={"name": portfolio})
     if ctx.invoked_subcommand:
         return
     states = sorted(_sink(ctx.obj).load().values(), key=lambda s: (s.severity, s.since), reverse=True)
-    shown = [s for s in states if everything or s.is_active]
+    shown = [s for s in states if everything or s.active]
     if not shown:
         out.print("No active alerts." if not everything else "No alerts so far.")
         return
@@ -296,8 +357,15 @@ def alerts(ctx: typer.Context, config: Config = None, portfolio: Portfolio = Non
     for column in ("id", "severity", "type", "state", "since", "message", "acknowledged by"):
         table.add_column(column)
     for s in shown:
-        table.add_row(s.id[:8], str(s.severity), str(s.type), s.state, f"{s.since:%Y-%m-%d}", escape(s.message),
-                      escape(f"{s.acknowledged_by}: {s.comment}") if s.acknowledged_by else "")
+        table.add_row(
+            s.id[:8],
+            str(s.severity),
+            str(s.type),
+            s.state,
+            f"{s.since:%Y-%m-%d}",
+            escape(s.message),
+            escape(f"{s.acknowledged_by}: {s.comment}") if s.acknowledged_by else "",
+        )
     out.print(table)
 
 
@@ -305,18 +373,24 @@ Who = Annotated[str, typer.Option(help="Who you are.", envvar="USER")]
 Comment = Annotated[str, typer.Option(help="Why, for whoever reads it later.")]
 
 
-def _find(sink: Any, alert_id: str) -> str:
+def _find(sink: StoreSink, alert_id: str) -> str:
     """The one alert whose id begins so."""
     found = [full for full in sink.load() if full.startswith(alert_id)]
     if len(found) != 1:
-        raise ConfigError(f"{len(found) or 'no'} alerts have an id that begins with '{alert_id}'; "
-                          "`portfolio-research alerts` lists them")
+        raise ConfigError(
+            f"{len(found) or 'no'} alerts have an id that begins with '{alert_id}'; "
+            "`portfolio-research alerts` lists them"
+        )
     return found[0]
 
 
 @alerts_app.command("ack", epilog="Example: portfolio-research alerts ack 3f2a --comment 'earnings day'")
-def ack(ctx: typer.Context, alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
-        comment: Comment = "", who: Who = "operator") -> None:
+def ack(
+    ctx: typer.Context,
+    alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+    comment: Comment = "",
+    who: Who = "operator",
+) -> None:
     """Acknowledge an alert: it stays active but stops repeating. A second acknowledgement is refused."""
     sink = _sink(ctx.obj)
     state = sink.acknowledge(_find(sink, alert_id), who, comment, datetime.now(UTC))
@@ -324,8 +398,12 @@ def ack(ctx: typer.Context, alert_id: Annotated[str, typer.Argument(help="Id, or
 
 
 @alerts_app.command("resolve", epilog="Example: portfolio-research alerts resolve 3f2a --comment 'position closed'")
-def resolve(ctx: typer.Context, alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
-            comment: Comment = "", who: Who = "operator") -> None:
+def resolve(
+    ctx: typer.Context,
+    alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+    comment: Comment = "",
+    who: Who = "operator",
+) -> None:
     """Close an alert by hand. It opens again if its limit is still breached at the next check."""
     sink = _sink(ctx.obj)
     state = sink.resolve(_find(sink, alert_id), who, comment, datetime.now(UTC))
@@ -338,8 +416,10 @@ def config_init(path: Annotated[Path, typer.Option(help="Where to write.")] = Pa
     """Write a configuration file with every key at its default. An existing file is never overwritten."""
     if path.exists():
         raise ConfigError(f"{path} exists already; edit it, or give another --path")
-    path.write_text("# portfolio_research: every key at its default; delete what you do not change.\n" + to_yaml(Settings()),
-                    encoding="utf-8")
+    path.write_text(
+        "# portfolio_research: every key at its default; delete what you do not change.\n" + to_yaml(Settings()),
+        encoding="utf-8",
+    )
     out.print(f"Written: {path}", highlight=False)
 
 

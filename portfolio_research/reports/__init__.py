@@ -1,0 +1,1 @@
+"""Scheduled reports: a notebook run by papermill, turned into one HTML file that opens anywhere."""

@@ -178,7 +178,7 @@ def _parse(url_or_path: str | Path) -> URL:
 
 def _prepare_file(path: Path, readonly: bool) -> None:
     if readonly and not path.is_file():
-        raise StoreError(f"{path}: no such store: start the engine once, it creates the store")
+        raise StoreError(f"{path}: no such store: start it once with `portfolio-research run`")
     try:
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,161 @@
+"""The command line: what it prints, and the exit codes that a scheduler relies on."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from portfolio_research.data import sample_prices, to_returns
+from portfolio_research.hrp import HierarchicalRiskParity
+
+COMMANDS = [
+    "run",
+    "engine",
+    "dashboard",
+    "weights",
+    "backtest",
+    "report",
+    "alerts",
+    "config",
+    "alerts ack",
+    "alerts resolve",
+    "config init",
+    "config show",
+]
+
+
+@pytest.fixture
+def cli(tmp_path: Path):
+    """Runs the command in an empty folder with an empty home."""
+
+    def run(*args: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "portfolio_research", *args],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+            env={
+                **os.environ,
+                "PORTFOLIO_RESEARCH_HOME": str(tmp_path / "home"),
+                "COLUMNS": "160",
+                "NO_COLOR": "1",
+                **env,
+            },
+        )
+        assert done.returncode == expect, done.stderr + done.stdout
+        return done
+
+    return run
+
+
+@pytest.fixture
+def price_file(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.csv"
+    sample_prices().loc["2019-01-01":"2020-06-30", ["AAPL", "JPM", "KO", "XOM"]].to_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(cli, command: str) -> None:
+    text = cli(*command.split(), "--help").stdout
+    assert "Usage" in text
+    assert command == "config" or f"Example: portfolio-research {command}" in text
+
+
+def test_weights_are_the_librarys(cli, price_file: Path) -> None:
+    printed = json.loads(cli("weights", str(price_file), "--lookback", "100", "--json").stdout)
+    frame = sample_prices().loc["2019-01-01":"2020-06-30", ["AAPL", "JPM", "KO", "XOM"]]
+    expected = HierarchicalRiskParity().fit(to_returns(frame).iloc[-100:]).weights_
+    assert printed == pytest.approx(expected.to_dict(), rel=1e-12)
+
+
+def test_weights_show_the_alternatives(cli) -> None:
+    text = cli("weights", "sample").stdout
+    assert "2022-12-28" in text and "JNJ" in text and re.search("equal.weight", text, re.I)
+
+
+def test_backtest_prints_metrics_and_writes_the_curve(cli, price_file: Path, tmp_path: Path) -> None:
+    done = cli("backtest", str(price_file), "--start", "2020-02-03", "--csv", str(tmp_path / "curve.csv"), "--json")
+    metrics = json.loads(done.stdout)
+    assert metrics["max_drawdown"] > 0.2
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    assert lines[0].endswith("equity") and lines[1].startswith("2020-02-03")
+
+
+def test_backtest_table_names_the_periods_per_year(cli, price_file: Path) -> None:
+    text = cli("backtest", str(price_file), "--start", "2020-02-03").stdout
+    assert "365 periods per year" in text and "Sharpe" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "no such file"),
+        ("", "empty"),
+        ("date,A\n2020-01-01,1\n2020-01-02,2\n", "one asset"),
+        ("date,A,B\n2020-01-01,1,2\n", "row"),
+        ("date,A,B\n2020-01-01,1,2\n2020-01-02,x,3\n", "B"),
+        ("date,A,B\n2020-01-01,1,2\n2020-01-01,2,3\n", "2020-01-01"),
+        ("date,A,B\n2020-01-01,1,2\n2020-01-02,0,3\n", "A"),
+    ],
+)
+def test_bad_price_files_end_with_2_and_one_line(cli, tmp_path: Path, content: str | None, told: str) -> None:
+    path = tmp_path / "bad.csv"
+    if content is not None:
+        path.write_text(content)
+    done = cli("weights", str(path), expect=2)
+    assert told in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_a_bad_option_ends_with_2(cli) -> None:
+    assert "No such option" in cli("weights", "sample", "--lookbak", "3", expect=2).stderr
+
+
+def test_a_bad_configuration_ends_with_2(cli, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("portfolio:\n  rebalancing: {tolerance: 1.5}\n")
+    assert "portfolio.rebalancing.tolerance = 1.5" in cli("config", "show", expect=2).stderr
+
+
+def test_config_init_writes_a_file_that_loads_and_is_never_overwritten(cli, tmp_path: Path) -> None:
+    cli("config", "init")
+    before = (tmp_path / "config.yaml").read_text()
+    assert "tolerance: 0.05" in before
+    assert "tolerance: 0.05" in cli("config", "show").stdout
+    assert "exists already" in cli("config", "init", expect=2).stderr
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_secrets_are_never_shown(cli) -> None:
+    secrets = {
+        "PORTFOLIO_RESEARCH_SMTP_PASSWORD": "hunter2",
+        "PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL": "https://hooks/hunter2",
+    }
+    assert "hunter2" not in cli("config", "show", **secrets).stdout
+
+
+def test_a_misspelt_variable_is_refused(cli) -> None:
+    done = cli("config", "show", expect=2, PORTFOLIO_RESEARCH__DASHBOARD__PROT="1")
+    assert "PORTFOLIO_RESEARCH__DASHBOARD__PORT" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["alerts"], ["report"], ["alerts", "ack", "abc"]])
+def test_without_a_portfolio_the_remedy_is_named(cli, command: list[str]) -> None:
+    done = cli(*command, expect=2)
+    assert "portfolio-research run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m portfolio_research config show | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert done.stdout == "portfolio:\n" and "Traceback" not in done.stderr
