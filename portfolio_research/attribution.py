@@ -120,7 +120,8 @@ def implementation_shortfall(
         d, q = decided[t.asset, t.sign], t.sign * t.units
         arrival = t.arrival or d
         side = "buy" if t.sign > 0 else "sell"
-        rows.append((t.asset, side, t.strategy, t.units, q * (arrival - d), q * (t.price - arrival), t.fee, 0.0))
+        delay, slippage = q * (arrival - d) + 0.0, q * (t.price - arrival) + 0.0  # + 0.0: never -0.0
+        rows.append((t.asset, side, t.strategy, t.units, delay, slippage, t.fee, 0.0))
     for (asset, sign), (amount, _, strategy) in plan.items():
         d = decided.get((asset, sign), last.get(asset, np.nan))
         done = sum(t.units for t in trades if (t.asset, t.sign) == (asset, sign))

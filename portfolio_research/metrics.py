@@ -302,6 +302,7 @@ def _blocks(values: _Array) -> Iterator[tuple[list[int], npt.NDArray[np.bool_], 
 
 # %% ../nbs/12_metrics.ipynb #0a68cc4c
 _ROWS = pd.Index(REGISTRY, name="metric")
+_ROLLING = ["volatility", "sharpe", "sortino", "max_drawdown", "var_linear", "cvar_historical", "beta"]
 
 
 def report(
@@ -378,8 +379,8 @@ class _Span(NamedTuple):
 
 def _window_drawdown(x: _Array, w: int) -> _Array:
     "Maximum drawdown of every window of w returns."
-    one, unit = x + 1.0, np.ones(len(x) + 1)
-    span = _Span(one, np.maximum(one, 1.0), np.minimum(one, 1.0), np.minimum(one, 1.0))
+    one, unit, low = x + 1.0, np.ones(len(x) + 1), np.minimum(x + 1.0, 1.0)
+    span = _Span(one, np.maximum(one, 1.0), low, low)
     whole, done, size = _Span(unit, unit, unit, unit), 0, 1
     while True:
         if w & size:
@@ -391,7 +392,7 @@ def _window_drawdown(x: _Array, w: int) -> _Array:
 # %% ../nbs/12_metrics.ipynb #d35e7ec0
 def _windows(x: _Array, b: _Array | None, w: int, t: _Terms) -> dict[str, _Array]:
     own = np.lib.stride_tricks.sliding_window_view(x, w).copy()
-    mean = own.mean(1)
+    mean = own @ np.full(w, 1 / w)
     d = own - mean[:, None]
     tail = _tail(own, t)  # own is sorted from here on
     gap, still = np.isnan(mean), own[:, 0] == own[:, -1]
@@ -405,7 +406,7 @@ def _windows(x: _Array, b: _Array | None, w: int, t: _Terms) -> dict[str, _Array
         slope = _ratio(np.where(still, 0.0, np.einsum("ij,ij->i", d, db)), moved)
     return {
         "volatility": std * sqrt(t.periods), "sharpe": _ratio(mean - t.k, std) * sqrt(t.periods),
-        "sortino": _ratio(mean - t.k, down) * sqrt(t.periods), "max_drawdown": _window_drawdown(x, w),
+        "sortino": _ratio(mean - t.k, down) * sqrt(t.periods),
         "var_linear": np.where(gap, np.nan, tail["var_linear"]),
         "cvar_historical": np.where(gap, np.nan, tail["cvar_historical"]), "beta": slope,
     }
@@ -426,15 +427,15 @@ def rolling(
     if values.shape[1] != 1 or isinstance(window, bool) or int(window) != window or window < 2:
         raise ConfigError(f"rolling takes one series and a window of at least 2 whole periods, not {window!r}")
     x, w, against = values[:, 0], int(window), _benchmark(benchmark, frame.index)
-    names = ["volatility", "sharpe", "sortino", "max_drawdown", "var_linear", "cvar_historical", "beta"]
-    out = np.full((len(x), len(names)), np.nan)
+    out = {name: np.full(len(x), np.nan) for name in _ROLLING}
     step = max(1, 2**16 // w)  # windows at a time: a megabyte however long the series
     with np.errstate(all="ignore"):
+        out["max_drawdown"][w - 1 :] = _window_drawdown(x, w) if w <= len(x) else []
         for i in range(w - 1, len(x), step):
             part = slice(i - w + 1, i + step)
-            known = _windows(x[part], None if against is None else against[part], w, t)
-            out[i : i + step] = np.column_stack([known[name] for name in names])
-    return pd.DataFrame(out, frame.index, names)
+            for name, known in _windows(x[part], None if against is None else against[part], w, t).items():
+                out[name][i : i + step] = known
+    return pd.DataFrame(out, frame.index)
 
 # %% ../nbs/12_metrics.ipynb #bce50a92
 def expected_max_sharpe(
