@@ -1,4 +1,5 @@
 """Rows that several tests of the store begin with."""
+
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -19,14 +20,27 @@ def start(conn: Connection, name: str = "main", settings: str = "{}") -> None:
 
 
 def open_order(
-    conn: Connection, asset: str, size: str, n: int = 0, price: str = "100", sequence: int = 0, slice_: int = 0,
+    conn: Connection,
+    asset: str,
+    size: str,
+    n: int = 0,
+    price: str = "100",
+    sequence: int = 0,
+    slice_: int = 0,
 ) -> ledger.PlannedOrder:
     """An order of the rebalance of day `n`, planned."""
     decision = {"rebalance": True, "reason": "drift", "recommendations": []}
     rebalance_id = ledger.open_rebalance(conn, "main", day(n), decision, "executing")
     planned = ledger.PlannedOrder(
-        cloid=ledger.cloid(rebalance_id, asset, slice_), rebalance_id=rebalance_id, portfolio="main", sequence=sequence,
-        asset=asset, size=Decimal(size), decision_price=Decimal(price), ts=day(n), slice=slice_,
+        cloid=ledger.cloid(rebalance_id, asset, slice_),
+        rebalance_id=rebalance_id,
+        portfolio="main",
+        sequence=sequence,
+        asset=asset,
+        size=Decimal(size),
+        decision_price=Decimal(price),
+        ts=day(n),
+        slice=slice_,
     )
     ledger.plan_orders(conn, [planned])
     return planned
@@ -35,6 +49,12 @@ def open_order(
 def fill_of(order: ledger.PlannedOrder, price: str, fee: str = "0", tid: str | None = None) -> ledger.Fill:
     """The fill that completes `order`."""
     return ledger.Fill(
-        tid=tid or f"t{order.cloid}", cloid=order.cloid, asset=order.asset, size=order.size, price=Decimal(price),
-        fee=Decimal(fee), slippage=Decimal("0"), ts=order.ts,
+        tid=tid or f"t{order.cloid}",
+        cloid=order.cloid,
+        asset=order.asset,
+        size=order.size,
+        price=Decimal(price),
+        fee=Decimal(fee),
+        slippage=Decimal("0"),
+        ts=order.ts,
     )

@@ -1,4 +1,5 @@
 """Feeds give the same bars in the same order, whenever they are taken up, and the collector never sees ahead."""
+
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
@@ -7,8 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from market_prices import walk
+
 from portfolio_research.config import ConfigError, DataError
 from portfolio_research.market.collector import DataCollector
 from portfolio_research.market.feeds import ReplayFeed
@@ -113,11 +114,14 @@ def test_impossible_speeds_are_refused(speed):
         ReplayFeed(PRICES, speed=speed)
 
 
-@pytest.mark.parametrize(("options", "error", "match"), [
-    ({"start": "2021-01-01"}, DataError, "end on 2020-01-30, before start 2021-01-01"),
-    ({"start": "yesterday"}, ConfigError, "start is 'yesterday'"),
-    ({"live_from": "32.1."}, ConfigError, "live_from"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"start": "2021-01-01"}, DataError, "end on 2020-01-30, before start 2021-01-01"),
+        ({"start": "yesterday"}, ConfigError, "start is 'yesterday'"),
+        ({"live_from": "32.1."}, ConfigError, "live_from"),
+    ],
+)
 def test_impossible_times_are_refused(options, error, match):
     with pytest.raises(error, match=match):
         ReplayFeed(PRICES, **options)

@@ -1,4 +1,5 @@
-"""Public candles and marks, against a server on loopback that answers as the venue does, and as venues and proxies misbehave."""
+"""Public candles and marks, from a server on loopback that answers as the venue does, and as proxies misbehave."""
+
 import asyncio
 import json
 import threading
@@ -21,7 +22,18 @@ DAY = timedelta(days=1)
 def row(coin, day, close, interval="1d"):
     """One candle as the venue writes it: decimal text, times in ms, closing a millisecond before the next."""
     begun = int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
-    return {"t": begun, "T": begun + 86_399_999, "s": coin, "i": interval, "o": close, "h": close, "l": close, "c": close, "v": "1.5", "n": 3}
+    return {
+        "t": begun,
+        "T": begun + 86_399_999,
+        "s": coin,
+        "i": interval,
+        "o": close,
+        "h": close,
+        "l": close,
+        "c": close,
+        "v": "1.5",
+        "n": 3,
+    }
 
 
 class Market(ThreadingHTTPServer):
@@ -50,7 +62,7 @@ class Market(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, question))
         fault = self.server.faults.pop(0) if self.server.faults else None
@@ -78,7 +90,9 @@ def market():
 
 
 def candles_of(market, folder, pauses=(0.01, 0.01)):
-    return HyperliquidCandles(cache_dir=folder, info=HyperliquidInfo(market.url, pauses=pauses), clock=lambda: market.now)
+    return HyperliquidCandles(
+        cache_dir=folder, info=HyperliquidInfo(market.url, pauses=pauses), clock=lambda: market.now
+    )
 
 
 def update(candles, *coins):
@@ -110,7 +124,10 @@ def test_closed_days_are_stored_and_the_unfinished_one_is_not(market, tmp_path):
     candles = candles_of(market, tmp_path)
     assert update(candles, "BTC", "ETH") == [38, 38]
     prices = candles.prices(["BTC", "ETH"])
-    assert (prices.index[0], prices.index[-1]) == (pd.Timestamp("2024-02-01", tz="UTC"), pd.Timestamp("2024-03-09", tz="UTC"))
+    assert (prices.index[0], prices.index[-1]) == (
+        pd.Timestamp("2024-02-01", tz="UTC"),
+        pd.Timestamp("2024-03-09", tz="UTC"),
+    )
     assert (prices.index.name, list(prices.columns), prices["BTC"].iloc[0]) == ("date", ["BTC", "ETH"], 70000.5)
     assert [path for path, _ in market.asked] == ["/info", "/info"]
 
@@ -153,20 +170,23 @@ def test_the_first_fetch_of_twelve_coins_fits_into_half_a_minutes_budget(market,
     assert sum(weight for _, weight in candles.info.budget._spent) <= 500
 
 
-@pytest.mark.parametrize("rows", [
-    [row("BTC", "2024-03-02", "1"), row("BTC", "2024-03-02", "1")],
-    [row("BTC", "2024-03-02", "1"), row("BTC", "2024-03-01", "1")],
-    [row("ETH", "2024-03-01", "1")],
-    [row("BTC", "2024-03-01", "1", interval="1h")],
-    [row("BTC", "2024-03-01", "0")],
-    [row("BTC", "2024-03-01", "NaN")],
-    [row("BTC", "2024-03-01", "-Infinity")],
-    [row("BTC", "2024-03-01", "ten")],
-    [{**row("BTC", "2024-03-01", "1"), "t": None}],
-    [{**row("BTC", "2024-03-01", "1"), "v": "-1"}],
-    [{k: v for k, v in row("BTC", "2024-03-01", "1").items() if k != "c"}],
-    ["candle"],
-])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row("BTC", "2024-03-02", "1"), row("BTC", "2024-03-02", "1")],
+        [row("BTC", "2024-03-02", "1"), row("BTC", "2024-03-01", "1")],
+        [row("ETH", "2024-03-01", "1")],
+        [row("BTC", "2024-03-01", "1", interval="1h")],
+        [row("BTC", "2024-03-01", "0")],
+        [row("BTC", "2024-03-01", "NaN")],
+        [row("BTC", "2024-03-01", "-Infinity")],
+        [row("BTC", "2024-03-01", "ten")],
+        [{**row("BTC", "2024-03-01", "1"), "t": None}],
+        [{**row("BTC", "2024-03-01", "1"), "v": "-1"}],
+        [{k: v for k, v in row("BTC", "2024-03-01", "1").items() if k != "c"}],
+        ["candle"],
+    ],
+)
 def test_candles_that_cannot_be_are_not_stored(market, tmp_path, rows):
     market.faults = [(200, json.dumps(rows), {})]
     with pytest.raises(VenueError, match="BTC: candle.*this answer is not used"):
@@ -205,7 +225,10 @@ def test_mids_are_prices_of_perpetuals(market):
     assert ask(market) == {"BTC": 70000.5, "ETH": 3900.25}
 
 
-@pytest.mark.parametrize("body", ["<html>Sign in</html>", "", '{"BTC": 1', '{"BTC": NaN}', "[]", "{}", "null", '{"BTC": "x"}', '{"BTC": null}'])
+@pytest.mark.parametrize(
+    "body",
+    ["<html>Sign in</html>", "", '{"BTC": 1', '{"BTC": NaN}', "[]", "{}", "null", '{"BTC": "x"}', '{"BTC": null}'],
+)
 def test_status_200_is_not_believed_by_itself(market, body):
     market.faults = [(200, body, {})]
     with pytest.raises(VenueError, match=f"{market.url}.*check data.base_url"):
@@ -218,7 +241,9 @@ def test_a_coin_that_the_venue_does_not_list(market, tmp_path):
         update(candles_of(market, tmp_path), "XYZ")
 
 
-@pytest.mark.parametrize("fault", [(429, "null", {}), (500, "oops", {}), (502, "<html>", {}), (429, "{}", {"Retry-After": "0"})])
+@pytest.mark.parametrize(
+    "fault", [(429, "null", {}), (500, "oops", {}), (502, "<html>", {}), (429, "{}", {"Retry-After": "0"})]
+)
 def test_trouble_that_passes_is_asked_again(market, fault):
     market.faults = [fault, fault]
     assert ask(market)["BTC"] == 70000.5

@@ -1,14 +1,15 @@
 """The ledger: exact, indifferent to the order and the number of times a fill is heard."""
+
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_rows import CAPITAL, day, fill_of, open_order, start
 
 from portfolio_research.config import StoreError
 from portfolio_research.store import Store, ledger, telemetry
-from store_rows import CAPITAL, day, fill_of, open_order, start
 
 
 @pytest.fixture
@@ -144,7 +145,8 @@ def test_a_fill_heard_twice_counts_once(store):
         assert ledger.fills(conn, "main") == ledger.fills_of_order(conn, fill.cloid) == [fill]
         assert ledger.fills(conn, "main", since=day(1)) == []
         assert ledger.fills_of_rebalances(conn, ["main@2020-02-03T00:00:00+00:00", "x"]) == {
-            "main@2020-02-03T00:00:00+00:00": [fill], "x": [],
+            "main@2020-02-03T00:00:00+00:00": [fill],
+            "x": [],
         }
         assert ledger.cash(conn, "main") == Decimal("99899.955")
 
@@ -154,9 +156,16 @@ def test_a_fill_of_no_order_is_refused(store):
         ledger.record_fill(conn, ledger.Fill("t", "0x1", "BTC", Decimal(1), Decimal(1), Decimal(0), Decimal(0), day(0)))
 
 
-@pytest.mark.parametrize("wrong", [
-    {"size": Decimal("NaN")}, {"price": Decimal("Infinity")}, {"price": Decimal(0)}, {"size": Decimal(-1)}, {"asset": "ETH"},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": Decimal("NaN")},
+        {"price": Decimal("Infinity")},
+        {"price": Decimal(0)},
+        {"size": Decimal(-1)},
+        {"asset": "ETH"},
+    ],
+)
 def test_a_fill_that_cannot_be_is_refused_and_changes_nothing(store, wrong):
     from dataclasses import replace
 
@@ -171,7 +180,9 @@ def test_a_fill_that_cannot_be_is_refused_and_changes_nothing(store, wrong):
 
 amounts = st.decimals("0.00000001", "5000", places=8)
 sizes = st.one_of(amounts, amounts.map(lambda size: -size))
-trades = st.lists(st.tuples(st.sampled_from(["BTC", "ETH"]), sizes, amounts, amounts, st.integers(0, 2)), min_size=1, max_size=8)
+trades = st.lists(
+    st.tuples(st.sampled_from(["BTC", "ETH"]), sizes, amounts, amounts, st.integers(0, 2)), min_size=1, max_size=8
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -219,7 +230,9 @@ def test_profit_taken_plus_profit_on_paper_is_what_was_earned(history):
 def test_holdings_are_marked_at_their_newest_price(store):
     with store.begin() as conn:
         traded(conn, ("BTC", "1.25", "100"), ("ETH", "2", "50"))
-        telemetry.record_bars(conn, "main", [(day(0), {"BTC": 101.0, "ETH": 51.0}), (day(1), {"BTC": 102.5, "ETH": float("nan")})])
+        telemetry.record_bars(
+            conn, "main", [(day(0), {"BTC": 101.0, "ETH": 51.0}), (day(1), {"BTC": 102.5, "ETH": float("nan")})]
+        )
     with store.read() as conn:
         assert ledger.holdings(conn, "main") == [
             ledger.Holding("BTC", Decimal("1.25"), Decimal(100), Decimal("102.5")),

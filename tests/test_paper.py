@@ -1,4 +1,5 @@
 """The paper exchange: exact costs, one fill per client id, and nothing lost or doubled when the process is killed."""
+
 import asyncio
 import os
 import subprocess
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store_rows import CAPITAL, day, open_order, start
 
 from portfolio_research.config import VenueError
 from portfolio_research.costs import Costs
 from portfolio_research.market.paper import PaperExchange
 from portfolio_research.market.protocol import Tick, Venue, VenueOrder
 from portfolio_research.store import Store, ledger
-from store_rows import CAPITAL, day, open_order, start
 
 
 @pytest.fixture
@@ -185,7 +186,9 @@ def test_killed_at_any_point_and_run_again_each_order_fills_once(tmp_path, point
 
     def run(die_at):
         command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), str(die_at)]
-        return subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent, timeout=60, capture_output=True, text=True)
+        return subprocess.run(
+            command, env=environment, cwd=Path(__file__).parent.parent, timeout=60, capture_output=True, text=True
+        )
 
     assert run(point).returncode == -9
     ended = run(-1)

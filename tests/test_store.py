@@ -1,4 +1,5 @@
 """The store: what it refuses, what it survives, and that writers wait for one another."""
+
 import os
 import sqlite3
 import subprocess
@@ -13,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
+from store_rows import day, start
 
 from portfolio_research.config import StoreError
-from portfolio_research.store import Store
+from portfolio_research.store import Store, telemetry
 from portfolio_research.store import encoding as enc
-from portfolio_research.store import telemetry
-from store_rows import day, start
 
 
 @pytest.fixture
@@ -67,7 +67,11 @@ def test_the_file_is_wal_with_foreign_keys_and_full_sync(path):
         return conn.execute(text(f"PRAGMA {name}")).scalar()
 
     with Store.open(path) as durable, durable.read() as conn:
-        assert (pragma(conn, "journal_mode"), pragma(conn, "foreign_keys"), pragma(conn, "synchronous")) == ("wal", 1, 2)
+        assert (pragma(conn, "journal_mode"), pragma(conn, "foreign_keys"), pragma(conn, "synchronous")) == (
+            "wal",
+            1,
+            2,
+        )
     with Store.open(path, durable=False) as quick, quick.read() as conn:
         assert pragma(conn, "synchronous") == 1
 
@@ -249,7 +253,10 @@ def test_foreign_keys_hold(store):
 def test_a_full_disk_names_the_file_and_loses_nothing(store):
     with store.begin() as conn:
         telemetry.record_bars(conn, "main", [(day(0), {"BTC": 1.0})])
-    with pytest.raises(StoreError, match=r"portfolio\.db: database or disk is full: free some space"), store.begin() as conn:
+    with (
+        pytest.raises(StoreError, match=r"portfolio\.db: database or disk is full: free some space"),
+        store.begin() as conn,
+    ):
         pages = conn.execute(text("PRAGMA page_count")).scalar()
         conn.execute(text(f"PRAGMA max_page_count = {pages}"))
         telemetry.record_bars(conn, "main", [(day(n), {f"A{i}": 1.0 for i in range(50)}) for n in range(1, 60)])
@@ -329,7 +336,12 @@ def test_json_has_no_nan_and_keeps_shapes():
     import numpy as np
     import pandas as pd
 
-    value = {"a": float("nan"), "b": [1, True, None, Decimal("0.5"), float("inf")], 3: day(0), "s": pd.Series({"x": np.nan})}
+    value = {
+        "a": float("nan"),
+        "b": [1, True, None, Decimal("0.5"), float("inf")],
+        3: day(0),
+        "s": pd.Series({"x": np.nan}),
+    }
     assert enc.to_json(value) == '{"a":null,"b":[1,true,null,0.5,null],"3":"2020-02-03T00:00:00Z","s":{"x":null}}'
     assert enc.plain(np.arange(3)) == [0, 1, 2]
     assert enc.plain(np.float64(1.5)) == 1.5

@@ -1,12 +1,13 @@
 """Telemetry: rows that may be written twice, and frames that come back as they went in."""
+
 import math
 
 import pandas as pd
 import pytest
+from store_rows import day, start
 
 from portfolio_research.config import StoreError
 from portfolio_research.store import Store, telemetry
-from store_rows import day, start
 
 
 @pytest.fixture
@@ -56,7 +57,10 @@ def test_a_bar_worked_on_twice_leaves_one_row_and_another_price_is_refused(store
         assert telemetry.record_bars(conn, "main", bar) == 2
         assert telemetry.record_bars(conn, "main", bar) == 0
         assert telemetry.record_bars(conn, "main", []) == 0
-    with pytest.raises(StoreError, match=r"BTC on 2020-02-03.*1\.6 differs from the recorded 1\.5"), store.begin() as conn:
+    with (
+        pytest.raises(StoreError, match=r"BTC on 2020-02-03.*1\.6 differs from the recorded 1\.5"),
+        store.begin() as conn,
+    ):
         telemetry.record_bars(conn, "main", [(day(0), {"BTC": 1.6}), (day(1), {"BTC": 1.7})])
     with store.read() as conn:
         assert telemetry.bars(conn, "main", 10) == ([day(0)], ["BTC", "ETH"], [[1.5, 2.5]])

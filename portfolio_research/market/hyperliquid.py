@@ -71,7 +71,7 @@ class Candle:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise VenueError(f"{coin}: candle {row!r} cannot be read ({error!r}): this answer is not used") from error
         if not good:
-            raise VenueError(f"{coin}: candle {row!r} is not {interval} of {coin} at positive prices: this answer is not used")
+            raise VenueError(f"{coin}: candle {row!r} is not {interval} of {coin} with prices: this answer is not used")
         return candle, ends
 
 
@@ -274,7 +274,7 @@ class HyperliquidFeed:
         self._prices = candles.prices(self.coins)
 
     def history(self, n: int, until: datetime | None = None) -> pd.DataFrame:
-        """The last `n` closed bars up to and including `until`; what was not on disk is known once `ticks` has begun."""
+        """The last `n` closed bars up to and including `until`; what is not on disk is known once `ticks` has begun."""
         known = self._prices
         end = len(known) if until is None else int(known.index.searchsorted(pd.Timestamp(until), side="right"))
         return known.iloc[max(0, end - n) : end]
@@ -282,7 +282,7 @@ class HyperliquidFeed:
     async def ticks(self, after: datetime | None = None) -> AsyncIterator[Tick]:
         """All closed bars later than `after`, then marks and bars as they come, for ever.
 
-        At the beginning the venue must answer, unless each coin has candles on disk; later it may be away for a while.
+        At first the venue must answer, unless each coin has candles on disk; later it may be away for a while.
         """
         await self._refresh(must=bool(self._prices.isna().all().any()))
         last = after

@@ -137,7 +137,8 @@ class Store:
 def insert_new(conn: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless its key is there already; say whether it was new."""
     statement = _dialect_insert(conn, table).values(**values).on_conflict_do_nothing()
-    return conn.execute(statement).rowcount == 1
+    key = next(iter(table.primary_key))  # asked back, because a driver need not count what an INSERT did
+    return conn.execute(statement.returning(key)).first() is not None
 
 
 def upsert(conn: Connection, table: Table, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Tables of the store: the ledger (what was decided, ordered, filled), the telemetry, the alerts and their outbox.
 
-Money and sizes are stored as text, so that a Decimal comes back as it went in. Market time (`ts`, `slot`) and wall-clock
-time (`*_at`) are ISO-8601 text in UTC: they sort as they read, and they mean the same on SQLite and PostgreSQL. Only wall-clock
-columns may differ between two runs over the same prices.
+Money and sizes are stored as text, so that a Decimal comes back as it went in. Market time (`ts`, `slot`) and
+wall-clock time (`*_at`) are ISO-8601 text in UTC: they sort as they read, and they mean the same on SQLite and
+PostgreSQL. Only wall-clock columns may differ between two runs over the same prices.
 """
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
