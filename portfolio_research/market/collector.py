@@ -20,6 +20,7 @@ class DataCollector:
         self.now = after  # market time of the newest bar that has been taken; None before the first
         self.marks: dict[str, float] = {}  # newest price of each asset, marks between bars included
         self._ticks: AsyncIterator[Tick] | None = None
+        self._returns: dict[int, pd.DataFrame] = {}  # by length, for the bar of `now`: several loops ask for the same
 
     async def next(self) -> Tick | None:
         """Wait for the next tick and take it; None when the feed has ended."""
@@ -38,6 +39,7 @@ class DataCollector:
             if self.now is not None and tick.ts < self.now:
                 raise DataError(f"bar of {tick.ts} came after that of {self.now}: a feed gives bars in order of time")
             self.now = tick.ts
+            self._returns.clear()
         self.marks.update(tick.closes)
 
     def prices(self, n: int) -> pd.DataFrame:
@@ -48,4 +50,6 @@ class DataCollector:
 
     def returns(self, n: int) -> pd.DataFrame:
         """The last `n` returns up to now; NaN where there was no price."""
-        return to_returns(self.prices(n + 1))
+        if n not in self._returns:
+            self._returns[n] = to_returns(self.prices(n + 1))
+        return self._returns[n]

@@ -34,13 +34,13 @@ class ReplayFeed:
         if not (math.isfinite(speed) and speed >= 0):
             raise ConfigError(f"speed is {speed}: give bars per second, or 0 for as fast as possible")
         self._prices = prices
-        self._start = _moment(start, "start") or _utc(prices.index[0])
-        self._live_from = _moment(live_from, "live_from") or self._start
+        self.start = _moment(start, "start") or _utc(prices.index[0])
+        self.live_from = _moment(live_from, "live_from") or self.start
         self.speed = speed
         self.source = source
-        if self._start > _utc(prices.index[-1]):
+        if self.start > _utc(prices.index[-1]):
             raise DataError(
-                f"prices end on {prices.index[-1]:%Y-%m-%d}, before start {self._start:%Y-%m-%d}: start earlier"
+                f"prices end on {prices.index[-1]:%Y-%m-%d}, before start {self.start:%Y-%m-%d}: start earlier"
             )
 
     @property
@@ -56,13 +56,13 @@ class ReplayFeed:
     async def ticks(self, after: datetime | None = None) -> AsyncIterator[Tick]:
         """Bars from `start` on and later than `after`."""
         index = self._prices.index
-        first = index.searchsorted(pd.Timestamp(self._start), side="left")
+        first = index.searchsorted(pd.Timestamp(self.start), side="left")
         if after is not None:
             first = max(first, index.searchsorted(pd.Timestamp(after), side="right"))
         due = time.monotonic()
         for row in range(int(first), len(index)):
             ts = _utc(index[row])
-            if self.speed and ts >= self._live_from:
+            if self.speed and ts >= self.live_from:
                 due = max(due + 1 / self.speed, time.monotonic())  # a late reader is not flooded with what it missed
                 await asyncio.sleep(due - time.monotonic())
             else:

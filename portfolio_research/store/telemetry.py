@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from portfolio_research.config import StoreError
 from portfolio_research.store import schema
@@ -164,9 +164,11 @@ def record_targets(conn: Connection, portfolio: str, ts: datetime, weights: Mapp
             raise StoreError(
                 f"target weight of {asset} at {ts} is {weight}: not recorded, the optimiser's input must be checked"
             )
-        upsert(
-            conn, schema.target, {"portfolio": portfolio, "ts": to_text(ts), "asset": asset, "weight": float(weight)}
-        )
+    at, table = to_text(ts), schema.target
+    conn.execute(delete(table).where(table.c.portfolio == portfolio, table.c.ts == at))
+    rows = [{"portfolio": portfolio, "ts": at, "asset": asset, "weight": float(w)} for asset, w in weights.items()]
+    if rows:
+        conn.execute(insert(table), rows)
 
 
 def latest_targets(

@@ -1,0 +1,183 @@
+"""From settings to the parts of an engine: which prices, which store, who hears of alerts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection
+
+from portfolio_research.alerts import AlertType, Evaluation, Rule, Severity, default_rules
+from portfolio_research.analytics import PortfolioAnalytics
+from portfolio_research.config import ConfigError, DataError, Settings, portfolio_home, store_url
+from portfolio_research.costs import costs_from
+from portfolio_research.data import check_prices, load_prices, sample_prices
+from portfolio_research.handlers import configured_handlers
+from portfolio_research.market.feeds import ReplayFeed
+from portfolio_research.market.hyperliquid import HyperliquidCandles, HyperliquidFeed
+from portfolio_research.market.protocol import Feed
+from portfolio_research.monitor import PortfolioMonitor
+from portfolio_research.rebalancing import policy_from
+from portfolio_research.store import Store, ledger
+from portfolio_research.store.outbox import StoreSink
+
+SAMPLE_START, SAMPLE_LIVE_FROM = "2019-08-01", "2020-02-03"  # six computed months, then the crash of March 2020
+DEFAULT_BARS = 180  # how many bars before the end another source's computed past begins
+HALTED = Rule(
+    "engine-halted", AlertType.SYSTEM, "engine_halted", {Severity.CRITICAL: 1.0}, title="Engine halted", clear_ticks=1
+)
+
+
+class EngineAnalytics(PortfolioAnalytics):
+    """The analytics, and one number that only the engine knows."""
+
+    halted = 0.0  # 1.0 once a loop had to be given up
+
+    def monitor_values(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The watched numbers, with `engine_halted`."""
+        return {**super().monitor_values(*args, **kwargs), "engine_halted": self.halted}
+
+
+class EngineSink(StoreSink):
+    """Records everything; queues messages only for what happens now: nobody wants mail about last autumn."""
+
+    def __init__(self, store: Store, portfolio: str, tells: Callable[[], bool]) -> None:
+        super().__init__(store, portfolio)
+        self._tells = tells
+
+    def commit(
+        self,
+        evaluation: Evaluation,
+        *,
+        handlers: Sequence[str],
+        now: datetime,
+        extra: Callable[[Connection], None] | None = None,
+    ) -> Evaluation:
+        """Write one tick."""
+        return super().commit(evaluation, handlers=handlers if self._tells() else (), now=now, extra=extra)
+
+
+def make_feed(settings: Settings) -> Feed:
+    """The feed that `settings.data` asks for."""
+    data = settings.data
+    if data.source == "hyperliquid":
+        return _hyperliquid(settings)
+    prices = sample_prices() if data.source == "sample" else load_prices(str(data.path))
+    prices = check_prices(_chosen(prices, settings.portfolio.assets))
+    start, live_from = _span(settings, prices)
+    named = "20 US large caps, daily closes (bundled sample)" if data.source == "sample" else Path(str(data.path)).name
+    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=named)
+
+
+def told_from(feed: Feed, now: datetime) -> datetime | None:
+    """Market time from which people are told; before it, the past is only computed. None: from the first bar."""
+    if isinstance(feed, HyperliquidFeed):
+        return now - timedelta(days=2)  # its newest closed bar began one or two days ago
+    return feed.live_from if isinstance(feed, ReplayFeed) else None
+
+
+def open_store(settings: Settings, feed: Feed) -> Store:
+    """The store. Each commit waits for the disk, unless a replay of the same prices would give the same again."""
+    return Store.open(store_url(settings), durable=not isinstance(feed, ReplayFeed))
+
+
+def enter_ledger(conn: Connection, settings: Settings, source: str) -> None:
+    """Begin the portfolio, or take it up again."""
+    wanted = settings.portfolio
+    text = json.dumps(settings.model_dump(mode="json"))
+    ledger.ensure_portfolio(
+        conn,
+        wanted.name,
+        Decimal(repr(wanted.capital)),
+        wanted.quote,
+        settings.engine.mode,
+        source,
+        text,
+        datetime.now(UTC),
+    )
+
+
+def make_analytics(settings: Settings) -> EngineAnalytics:
+    """The analytics as configured."""
+    wanted = settings.portfolio.analytics
+    return EngineAnalytics(
+        risk_free_rate=wanted.risk_free_rate,
+        periods_per_year=settings.periods_per_year,
+        performance_window=wanted.performance_window,
+        policy=policy_from(settings),
+        costs=costs_from(settings),
+    )
+
+
+def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool]) -> PortfolioMonitor:
+    """The monitor as configured; it queues messages only while `tells()`, and always records."""
+    wanted = settings.portfolio
+    dashboard = settings.dashboard
+    return PortfolioMonitor(
+        configured_handlers(wanted.monitoring.handlers, portfolio_home(settings)),
+        rules=(*default_rules(wanted.monitoring.alerts), HALTED),
+        sink=EngineSink(store, wanted.name, tells),
+        check_interval=wanted.monitoring.check_interval,
+        portfolio=wanted.name,
+        dashboard_url=f"http://{dashboard.host}:{dashboard.port}/" if dashboard.enabled else "",
+    )
+
+
+def _chosen(prices: pd.DataFrame, assets: list[str]) -> pd.DataFrame:
+    missing = [asset for asset in assets if asset not in prices.columns]
+    if missing:
+        known = ", ".join(map(str, prices.columns))
+        raise ConfigError(f"portfolio.assets: the prices have no {missing[0]}; there is {known}")
+    return prices[assets] if assets else prices
+
+
+def _span(settings: Settings, prices: pd.DataFrame) -> tuple[datetime, datetime]:
+    """First computed bar, and the bar from which time passes at `engine.speed`."""
+    data, lookback = settings.data, settings.portfolio.rebalancing.lookback
+    if len(prices) < lookback + 2:
+        raise DataError(
+            f"there are {len(prices)} bars of prices; a lookback of {lookback} returns needs {lookback + 2}: "
+            "give more prices, or a smaller portfolio.rebalancing.lookback"
+        )
+    sample, last = data.source == "sample", len(prices) - 1
+    first = prices.index[max(lookback, last - DEFAULT_BARS)]
+    start = _bar(prices, data.start or (SAMPLE_START if sample else None), "data.start", first)
+    live = _bar(prices, data.live_from or (SAMPLE_LIVE_FROM if sample else None), "data.live_from", prices.index[last])
+    if start < prices.index[lookback]:
+        raise ConfigError(
+            f"data.start {start:%Y-%m-%d} is too early: {lookback} returns before it are needed "
+            f"(portfolio.rebalancing.lookback), the first possible bar is {prices.index[lookback]:%Y-%m-%d}"
+        )
+    return start, max(start, live)
+
+
+def _bar(prices: pd.DataFrame, day: str | None, key: str, default: pd.Timestamp) -> datetime:
+    if day is None:
+        return _plain(default)
+    try:
+        moment = pd.Timestamp(day)
+    except ValueError as error:
+        raise ConfigError(f"{key} is {day!r}: write a date such as 2020-02-03") from error
+    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
+    if not prices.index[0] <= moment <= prices.index[-1]:
+        raise ConfigError(
+            f"{key} {day} is outside the prices, {prices.index[0]:%Y-%m-%d} to {prices.index[-1]:%Y-%m-%d}"
+        )
+    return _plain(moment)
+
+
+def _plain(moment: pd.Timestamp) -> datetime:
+    plain: datetime = moment.to_pydatetime()
+    return plain
+
+
+def _hyperliquid(settings: Settings) -> HyperliquidFeed:
+    candles = HyperliquidCandles(settings.data.base_url, portfolio_home(settings) / "candles")
+    start = settings.data.start
+    begin = pd.Timestamp(start, tz="UTC").to_pydatetime() if start else None
+    return HyperliquidFeed(candles, settings.portfolio.assets, start=begin)
