@@ -17,6 +17,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import SecretStr, ValidationError
@@ -230,6 +231,14 @@ def _check(status: int, retry_after: str | None, said: str) -> None:
     raise DeliveryError(text, retry_after=wait, permanent=not passing)
 
 # %% ../nbs/31_handlers.ipynb #0de474c7
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # brackets or a port that cannot be
+        return False
+
+# %% ../nbs/31_handlers.ipynb #12f65167
 class SlackAlertHandler:
     "Posts to a Slack-format incoming webhook (Slack, Mattermost, Rocket.Chat)."
     def __init__(
@@ -243,8 +252,7 @@ class SlackAlertHandler:
         self._url = given if isinstance(given, SecretStr) else SecretStr(given)
         self.timeout, self.name = timeout, name
         url = self._url.get_secret_value()
-        scheme, _, rest = url.partition("://")
-        if scheme not in ("http", "https") or not rest.strip("/") or not url.isprintable():
+        if not _is_address(url):
             raise ConfigError("Slack: no https:// address of a webhook; set PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL")
         logging.getLogger("httpx").addFilter(lambda record: url not in record.getMessage())
 

@@ -171,7 +171,7 @@ class MemorySink(_MemoryTicks):
 # %% ../nbs/32_monitor.ipynb #a6ccf402
 GIVE_UP = timedelta(hours=24)
 
-
+# %% ../nbs/32_monitor.ipynb #ab1a2ae7
 def backoff(
     attempts: int,  # made so far, the failed one not included
     retry_after: float | None = None,  # seconds that the other side asked for
@@ -211,14 +211,18 @@ class _Delivery:
     async def _one(self, handler: AlertHandler | None, item: OutboxItem) -> bool:
         "Whether to go on with the next one."
         try:
-            if handler is None:
-                raise DeliveryError(f"no handler called {item.handler} is configured")
-            async with asyncio.timeout(120):  # for handlers that set no bound of their own
-                await handler.send(item.notice)
+            await _send(handler, item)
         except Exception as error:  # a handler may be anybody's code; what it raises is recorded, not raised
             return _record(self.sink, item, error, self.clock())
         self.sink.delivered(item.id)
         return True
+
+# %% ../nbs/32_monitor.ipynb #0e4945ff
+async def _send(handler: AlertHandler | None, item: OutboxItem) -> None:
+    if handler is None:
+        raise DeliveryError(f"no handler called {item.handler} is configured")
+    async with asyncio.timeout(120):  # for handlers that set no bound of their own
+        await handler.send(item.notice)
 
 # %% ../nbs/32_monitor.ipynb #dd72daef
 def _record(sink: Sink, item: OutboxItem, error: Exception, now: datetime) -> bool:
@@ -239,7 +243,7 @@ def _read(risk_manager: Any, analytics: Any, data_collector: Any, history: int) 
     except Exception as error:  # whatever is wrong there must not stop the monitor; it becomes an alert
         return {}, f"{type(error).__name__}: {error}"
 
-
+# %% ../nbs/32_monitor.ipynb #8136b6db
 def _market_time(data_collector: Any, clock: Callable[[], datetime]) -> datetime:
     try:
         now = data_collector.now
@@ -329,6 +333,15 @@ class _Checks(_Desk):
         return await self._delivery.run()
 
 # %% ../nbs/32_monitor.ipynb #6ed6b906
+async def _pause(stopping: asyncio.Event, sender: "asyncio.Task[None]", seconds: float) -> None:
+    "Until the next check, or the end; a sender that failed raises here."
+    waits = asyncio.create_task(stopping.wait())
+    await asyncio.wait({waits, sender}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    waits.cancel()
+    if sender.done():
+        sender.result()
+
+# %% ../nbs/32_monitor.ipynb #205e287b
 class PortfolioMonitor(_Checks):
     "Watches one portfolio: rules, states, messages."
     async def start_monitoring(
@@ -345,11 +358,7 @@ class PortfolioMonitor(_Checks):
                 await self.check(risk_manager, analytics, data_collector, deliver=False)
                 missed = max(0.0, (loop.time() - due) // self.check_interval)
                 due += (missed + 1) * self.check_interval
-                waits = asyncio.create_task(self._stopping.wait())
-                await asyncio.wait({waits, sender}, timeout=due - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-                waits.cancel()
-                if sender.done():
-                    sender.result()
+                await _pause(self._stopping, sender, due - loop.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.deliver()), 5)  # what the last tick had to say
         finally:
