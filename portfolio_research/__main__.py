@@ -76,6 +76,15 @@ def _prices(argument: str) -> pd.DataFrame:
     return check_prices(sample_prices() if argument == "sample" else load_prices(argument))
 
 
+def _source(argument: str) -> dict[str, Any]:
+    """The data section for a price argument: it decides how many periods a year has."""
+    return {"source": "sample"} if argument == "sample" else {"source": "csv", "path": argument}
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.4g}"
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.2f} %"
 
@@ -224,7 +233,8 @@ def weights(
     from portfolio_research.data import to_returns
     from portfolio_research.hrp import HierarchicalRiskParity
 
-    settings = _settings(config, portfolio={"rebalancing": {"lookback": lookback} if lookback else None})
+    rebalancing = {"rebalancing": {"lookback": lookback} if lookback else None}
+    settings = _settings(config, portfolio=rebalancing, data=_source(prices))
     frame = _prices(prices)
     model = HierarchicalRiskParity().fit(to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :])
     ordered = model.weights_.sort_values(ascending=False)
@@ -238,7 +248,9 @@ def weights(
     for asset, weight in ordered.items():
         table.add_row(escape(str(asset)), _percent(weight), "█" * round(40 * weight / ordered.iloc[0]))
     out.print(table)
-    out.print(_frame_table(model.statistics(), "Against the simple alternatives"))
+    year = settings.periods_per_year
+    statistics = model.statistics(periods_per_year=year)
+    out.print(_frame_table(statistics, f"Against the simple alternatives, {year:g} periods per year"))
 
 
 def _frame_table(frame: pd.DataFrame, title: str) -> Table:
@@ -247,7 +259,7 @@ def _frame_table(frame: pd.DataFrame, title: str) -> Table:
     for column in frame.columns:
         table.add_column(str(column), justify="right")
     for name, row in frame.iterrows():
-        table.add_row(str(name), *(f"{value:.4g}" for value in row))
+        table.add_row(str(name), *(_number(value) for value in row))
     return table
 
 
@@ -264,10 +276,10 @@ def backtest(
 
     from portfolio_research.backtest import replay
     from portfolio_research.costs import Costs
-    from portfolio_research.metrics import REGISTRY
+    from portfolio_research.metrics import report as metrics_report
     from portfolio_research.rebalancing import policy_from
 
-    settings = _settings(config)
+    settings = _settings(config, data=_source(prices))
     frame = _prices(prices)
     p = settings.portfolio
     with Progress(console=err, transient=True) as progress:
@@ -281,29 +293,37 @@ def backtest(
             capital=p.capital,
             on_bar=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    per_year = 252.0 if prices == "sample" and p.analytics.periods_per_year is None else settings.periods_per_year
-    metrics = result.report(periods_per_year=per_year, risk_free_rate=p.analytics.risk_free_rate)
+    held = frame.loc[result.equity.index]
+    simple = (held / held.iloc[0]).mean(axis=1).pct_change().fillna(0.0)
+    year, rate = settings.periods_per_year, p.analytics.risk_free_rate
+    metrics = result.report(periods_per_year=year, risk_free_rate=rate, benchmark=simple)
     if csv:
         result.equity.to_csv(csv, header=["equity"])
     if as_json:
         out.print_json(json.dumps({k: None if v != v else float(v) for k, v in metrics.items()}))
         return
-    table = Table(
-        title=f"{result.equity.index[0]:%Y-%m-%d} to {result.equity.index[-1]:%Y-%m-%d}, {per_year:g} periods per year"
-    )
-    for column in ("metric", "value", "definition"):
-        table.add_column(column, justify="right" if column == "value" else "left")
-    for name, value in metrics.items():
-        known = REGISTRY[str(name)]
-        table.add_row(
-            known.label, _percent(value) if known.unit == "fraction" else f"{value:.4g}", escape(known.formula)
-        )
-    out.print(table)
+    alternative = metrics_report(simple, periods_per_year=year, risk_free_rate=rate)
+    span = f"{held.index[0]:%Y-%m-%d} to {held.index[-1]:%Y-%m-%d}, {year:g} periods per year"
+    out.print(_metric_table(metrics.to_dict(), alternative.to_dict(), span))
     out.print(
         f"{result.trades} trades, costs {result.costs.sum():,.2f} {p.quote}"
         + (f"; equity written to {csv}" if csv else ""),
         highlight=False,
     )
+
+
+def _metric_table(metrics: dict[Any, float], simple: dict[Any, float], title: str) -> Table:
+    """Each metric beside that of the simplest alternative, with its definition."""
+    from portfolio_research.metrics import REGISTRY
+
+    table = Table(title=title, caption="Held: the same assets bought once in equal parts, without costs.")
+    for column, justify in (("metric", "left"), ("HRP", "right"), ("held", "right"), ("definition", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name, value in metrics.items():
+        known = REGISTRY[str(name)]
+        show = _percent if known.unit == "fraction" else _number
+        table.add_row(known.label, show(value), show(simple[name]), escape(known.formula))
+    return table
 
 
 @app.command(epilog="Example: portfolio-research report --as-of 2020-03-31")

@@ -1,14 +1,15 @@
 """The command line: what it prints, and the exit codes that a scheduler relies on."""
 
 import json
-import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from portfolio_research.__main__ import main
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
 
@@ -28,26 +29,29 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
-def cli(tmp_path: Path):
-    """Runs the command in an empty folder with an empty home."""
+@dataclass
+class Done:
+    stdout: str
+    stderr: str
 
-    def run(*args: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "portfolio_research", *args],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=120,
-            env={
-                **os.environ,
-                "PORTFOLIO_RESEARCH_HOME": str(tmp_path / "home"),
-                "COLUMNS": "160",
-                "NO_COLOR": "1",
-                **env,
-            },
-        )
-        assert done.returncode == expect, done.stderr + done.stdout
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command in an empty folder with an empty home, and checks its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORTFOLIO_RESEARCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("PORTFOLIO_RESEARCH_CONFIG", raising=False)
+
+    def run(*args: str, expect: int = 0, **env: str) -> Done:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["portfolio-research", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        done = Done(*capsys.readouterr())
+        assert (end.value.code or 0) == expect, done
         return done
 
     return run
@@ -95,13 +99,13 @@ def test_backtest_table_names_the_periods_per_year(cli, price_file: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "no such file"),
+        (None, "no price file"),
         ("", "empty"),
-        ("date,A\n2020-01-01,1\n2020-01-02,2\n", "one asset"),
+        ("date,A\n2020-01-01,1\n2020-01-02,2\n", "two assets"),
         ("date,A,B\n2020-01-01,1,2\n", "row"),
-        ("date,A,B\n2020-01-01,1,2\n2020-01-02,x,3\n", "B"),
+        ("date,A,B\n2020-01-01,1,2\n2020-01-02,x,3\n", "A on 2020-01-02"),
         ("date,A,B\n2020-01-01,1,2\n2020-01-01,2,3\n", "2020-01-01"),
-        ("date,A,B\n2020-01-01,1,2\n2020-01-02,0,3\n", "A"),
+        ("date,A,B\n2020-01-01,1,2\n2020-01-02,0,3\n", "A on 2020-01-02"),
     ],
 )
 def test_bad_price_files_end_with_2_and_one_line(cli, tmp_path: Path, content: str | None, told: str) -> None:

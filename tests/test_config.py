@@ -1,4 +1,5 @@
 """Configuration: what is written is used or refused by name."""
+
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,10 @@ def write(text: str) -> Path:
         ("portfolio: [\n", "not valid YAML"),
         ("- 1\n", "top level"),
         ("engine: {mode: yolo}\n", "engine.mode = 'yolo'"),
-        ("portfolio:\n  monitoring:\n    handlers:\n      email: {host: h, sender: a@b, recipients: []}\n", "recipients"),
+        (
+            "portfolio:\n  monitoring:\n    handlers:\n      email: {host: h, sender: a@b, recipients: []}\n",
+            "recipients",
+        ),
         ("portfolio:\n  monitoring:\n    handlers:\n      email: {host: h, password: s}\n", "unknown key"),
     ],
 )
@@ -71,7 +75,9 @@ def test_an_empty_file_is_all_defaults() -> None:
 def test_environment_outranks_caller_outranks_file(monkeypatch: pytest.MonkeyPatch) -> None:
     file = write("portfolio:\n  rebalancing: {tolerance: 0.04, min_positions: 5, min_trade_size: 20}\n")
     monkeypatch.setenv("PORTFOLIO_RESEARCH__PORTFOLIO__REBALANCING__TOLERANCE", "0.07")
-    chosen = load_settings(file, portfolio={"rebalancing": {"tolerance": 0.06, "min_positions": 4}}).portfolio.rebalancing
+    chosen = load_settings(
+        file, portfolio={"rebalancing": {"tolerance": 0.06, "min_positions": 4}}
+    ).portfolio.rebalancing
     assert (chosen.tolerance, chosen.min_positions, chosen.min_trade_size, chosen.interval_hours) == (0.07, 4, 20, 24)
 
 
@@ -118,14 +124,22 @@ def test_what_is_shown_can_be_loaded_again() -> None:
 def test_keys_are_unique_and_include_every_key_of_the_seed() -> None:
     keys = list(setting_keys())
     assert len(keys) == len(set(keys))
-    for key in ("portfolio.rebalancing.interval_hours", "portfolio.analytics.performance_window",
-                "portfolio.monitoring.alerts.concentration_critical", "dashboard.enabled"):
+    for key in (
+        "portfolio.rebalancing.interval_hours",
+        "portfolio.analytics.performance_window",
+        "portfolio.monitoring.alerts.concentration_critical",
+        "dashboard.enabled",
+    ):
         assert key in keys
 
 
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
-    for wrong in ({"max_drawdown_warning": 0.3}, {"concentration_critical": 0.2}, {"sharpe_high": 0.5},
-                  {"effective_assets_critical": 3.5}):
+    for wrong in (
+        {"max_drawdown_warning": 0.3},
+        {"concentration_critical": 0.2},
+        {"sharpe_high": 0.5},
+        {"effective_assets_critical": 3.5},
+    ):
         with pytest.raises(ValueError, match="must come before"):
             AlertThresholds(**wrong)
 
