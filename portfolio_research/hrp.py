@@ -31,7 +31,7 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise OptimizationError(f"{name}={value!r} does not exist: use one of {', '.join(allowed)}")
 
-
+# %% ../nbs/11_hrp.ipynb #1e191113
 def tree(
     correlation: Array,  # shape (N, N)
     *,
@@ -74,7 +74,7 @@ class Split(NamedTuple):
         total = self.first_variance + self.second_variance
         return self.first_variance / total if total else float("nan")
 
-
+# %% ../nbs/11_hrp.ipynb #1e5358d1
 def halvings(
     n: int,  # number of leaves, >= 1
 ) -> list[tuple[int, int, int]]:  # (start, middle, stop) of every cut, parents before children
@@ -89,6 +89,11 @@ def halvings(
     return cuts
 
 # %% ../nbs/11_hrp.ipynb #fe9240fb
+def _variance(block: float, precision: float) -> float:
+    "Variance of a cluster; what is left of a perfect hedge after rounding counts as zero."
+    return block / precision**2 if block > 1e-12 * precision else 0.0
+
+# %% ../nbs/11_hrp.ipynb #a16a249c
 def split_shares(
     correlation: Array,  # shape (N, N), in leaf order
     volatility: Array,  # shape (N,), in leaf order
@@ -108,11 +113,6 @@ def split_shares(
         a, b = (_variance(block[half], precision[half]) for half in ((start, middle), (middle, stop)))
         splits.append(Split(start, middle, stop, a, b))
     return splits
-
-
-def _variance(block: float, precision: float) -> float:
-    "Variance of a cluster; what is left of a perfect hedge after rounding counts as zero."
-    return block / precision**2 if block > 1e-12 * precision else 0.0
 
 # %% ../nbs/11_hrp.ipynb #3a1e5951
 def multiply_shares(
@@ -163,7 +163,7 @@ def _sorted_positions(assets: Sequence[Any]) -> list[int]:
     except TypeError:
         return sorted(range(len(assets)), key=lambda i: (type(assets[i]).__name__, str(assets[i])))
 
-
+# %% ../nbs/11_hrp.ipynb #c1324653
 class _Moments(NamedTuple):
     "What `fit` works on, in the order of sorted labels."
 
@@ -181,19 +181,30 @@ def _measure(values: Array, assets: Sequence[Any], covariance: Any) -> _Moments:
         return _Moments(sorter, *cov.moments(values))
     return _Moments(sorter, *cov.moments_of_estimator(clone(covariance), values, [assets[i] for i in sorter]))
 
-
+# %% ../nbs/11_hrp.ipynb #3088febd
 def _relabel(merges: Array, sorter: NDArray[np.intp]) -> Array:
     "The same linkage with leaves numbered by input column, as `scipy.cluster.hierarchy.dendrogram` wants them."
     numbers = np.concatenate([sorter, np.arange(len(sorter), 2 * len(sorter))]).astype(np.float64)
     return np.column_stack([numbers[merges[:, :2].astype(np.intp)], merges[:, 2:]])
 
-
+# %% ../nbs/11_hrp.ipynb #e21b8590
 def _refuse_hedges(splits: Sequence[Split], order: Sequence[Any]) -> None:
     "Two halves without variance cannot share by variance."
     for split in splits:
         if np.isnan(split.share):
             assets = ", ".join(map(str, order[split.start : split.stop]))
             raise OptimizationError(f"{assets} hedge each other without any risk left: drop one of each mirrored pair")
+
+# %% ../nbs/11_hrp.ipynb #cfbbe6c9
+def _statistics(weights: Array, covariance: Array, periods_per_year: float) -> dict[str, float]:
+    "The rows of `statistics` for one weight vector."
+    return {
+        "annual_volatility": float(np.sqrt(weights @ covariance @ weights * periods_per_year)),
+        "diversification_ratio": cov.diversification_ratio(weights, covariance),
+        "effective_assets": cov.effective_assets(weights),
+        "largest_weight": float(weights.max()),
+        "largest_risk_share": float(cov.risk_contributions(weights, covariance).max()),
+    }
 
 # %% ../nbs/11_hrp.ipynb #b27cfdfa
 class Explained(Allocation):
@@ -235,17 +246,6 @@ class Explained(Allocation):
         rules["equal_weight"] = np.full(n, 1.0 / n)
         table = pd.DataFrame({name: _statistics(w, covariance, periods_per_year) for name, w in rules.items()})
         return table.rename_axis(f"{periods_per_year:g} periods per year")
-
-
-def _statistics(weights: Array, covariance: Array, periods_per_year: float) -> dict[str, float]:
-    "The rows of `statistics` for one weight vector."
-    return {
-        "annual_volatility": float(np.sqrt(weights @ covariance @ weights * periods_per_year)),
-        "diversification_ratio": cov.diversification_ratio(weights, covariance),
-        "effective_assets": cov.effective_assets(weights),
-        "largest_weight": float(weights.max()),
-        "largest_risk_share": float(cov.risk_contributions(weights, covariance).max()),
-    }
 
 # %% ../nbs/11_hrp.ipynb #398a58a2
 class HierarchicalRiskParity(Explained):

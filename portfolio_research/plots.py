@@ -33,6 +33,7 @@ COLORS = {
     "yellow": "#F0E442", "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7",
 }  # fmt: skip
 
+# %% ../nbs/40_plots.ipynb #b518b6fb
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True, "figure.facecolor": "white", "axes.facecolor": "white",
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": "#222222", "axes.labelcolor": "#222222",
@@ -86,14 +87,14 @@ def _series(values: _ByAsset, what: str) -> "pd.Series[float]":
         raise DataError(f"no {what} to draw: the data is empty or all missing; check the dates that were asked for")
     return series
 
-
+# %% ../nbs/40_plots.ipynb #68f86a47
 def _times(index: pd.Index) -> Any:
     "Dates as matplotlib takes them without pandas' converters: UTC, without a zone. Other labels as they are."
     if isinstance(index, pd.DatetimeIndex):
         return (index.tz_convert("UTC").tz_localize(None) if index.tz else index).to_numpy()
     return index.to_numpy()
 
-
+# %% ../nbs/40_plots.ipynb #92b2c4be
 def _percent(value: float, _: Any = None) -> str:
     "0.1 as 10%, 0.025 as 2.5%: no more digits than needed."
     return f"{100 * value:.4g}%"
@@ -122,7 +123,7 @@ def _branches(merges: Array) -> list[list[tuple[float, float]]]:
         brackets.append([(float(x), float(y)) for x, y in corners])
     return brackets
 
-
+# %% ../nbs/40_plots.ipynb #c3dae7fa
 def _write_cells(ax: Axes, matrix: Array, low: float) -> None:
     "Correlations as numbers, light on dark and dark on light."
     for (row, column), value in np.ndenumerate(matrix):
@@ -170,7 +171,7 @@ def _bars(ax: Axes, labels: Sequence[Any], lengths: _Floats, loud: Any) -> None:
     ax.grid(visible=False, axis="y")
     ax.xaxis.set_major_formatter(FuncFormatter(_percent))
 
-
+# %% ../nbs/40_plots.ipynb #ddbe69c5
 def _legend(ax: Axes) -> None:
     "A legend in one line, level with the title."
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
@@ -218,7 +219,7 @@ def _limit(ax: Axes, level: float, label: str, color: str, style: str) -> None:
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.0}
     ax.text(0.99, level, f"{label} {_percent(-level)}", transform=place, ha="right", va="center", fontsize=8, bbox=box)
 
-
+# %% ../nbs/40_plots.ipynb #459f2c21
 def _rescaled(benchmark: pd.Series, value: "pd.Series[float]") -> "pd.Series[float]":
     "The benchmark at the times of the portfolio, equal to it where both begin."
     other = _series(benchmark, "benchmark values").reindex(value.index)
@@ -227,7 +228,7 @@ def _rescaled(benchmark: pd.Series, value: "pd.Series[float]") -> "pd.Series[flo
         raise DataError("equity and benchmark have no time in common: check dates and time zones of the benchmark")
     return other * (value[both].iloc[0] / other[both].iloc[0])
 
-
+# %% ../nbs/40_plots.ipynb #dd12cfdc
 @mpl.rc_context(STYLE)
 def plot_equity(
     equity: pd.Series,  # value of the portfolio over time, in its currency or from 1
@@ -294,7 +295,7 @@ def _panel(ax: Axes, values: "pd.Series[float]", name: str) -> None:
     ax.set_title(f"{metric.label if metric else name}: {last}")
     _time_axis(ax, values.index)
 
-
+# %% ../nbs/40_plots.ipynb #3a650744
 @mpl.rc_context(STYLE)
 def plot_metrics(
     metrics: pd.DataFrame,  # a row per time, a column per metric, e.g. from `metrics.rolling`
