@@ -102,7 +102,9 @@ def generated(root: Path) -> list[Path]:
 # ---------------------------------------------------------------- tools
 def run(*command: str | Path, cwd: Path, **environment: str) -> None:
     """Run a command; if it fails, raise with what it said."""
-    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}  # tools are not what coverage is about
+    everything = os.environ | unmeasured | environment
+    done = subprocess.run(command, cwd=cwd, env=everything, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr + done.stdout).strip()
         raise HouseError(f"{' '.join(map(str, command[:3]))} ... failed in {cwd.name}:\n{said}")
