@@ -1,14 +1,11 @@
 """Who may reach the dashboard: the token, the address it listens on, and what its kernels may know."""
+
 import os
 from collections.abc import Mapping
 from hashlib import sha256
-from hmac import compare_digest
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
-
-from jupyter_server.auth.identity import IdentityProvider, User
-from tornado.web import RequestHandler
 
 from portfolio_research.config import SECRETS, ConfigError, Settings
 
@@ -16,7 +13,7 @@ TOKEN_BYTES = 24
 
 
 def ensure_token(home: Path) -> str:
-    """The portfolio's access token: made once, readable by its owner only, kept over restarts so that links stay valid."""
+    """The portfolio's access token: made once, for its owner's eyes only, kept over restarts so that links last."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "token"
     try:
@@ -67,18 +64,8 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.upper() not in SECRETS}
 
 
-class TokenIdentity(IdentityProvider):
-    """One shared token, compared in constant time; who acknowledges says so in the request."""
-
-    def matches(self, given: str) -> bool:
-        """Whether `given` is the token."""
-        return compare_digest(given.encode(), str(self.token).encode())
-
-    async def get_user_token(self, handler: RequestHandler) -> User | None:
-        """A viewer, if the request brings the token in its query or its Authorization header."""
-        given = self.get_token(handler)
-        return self.viewer() if given and self.matches(given) else None
-
-    def viewer(self) -> User:
-        """Whoever holds the token."""
-        return User("viewer", name="viewer", display_name="viewer")
+def address(settings: Settings, token: str = "") -> str:
+    """Where the dashboard is, for a browser on this machine."""
+    host = settings.dashboard.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.dashboard.port}/" + (f"?token={token}" if token else "")

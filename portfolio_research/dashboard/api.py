@@ -1,8 +1,9 @@
 """The REST interface and the event stream: what the page reads, and the only way in which it changes anything.
 
-Everything here needs the token (query, Authorization header, or the session cookie it was exchanged for); a change from a
-browser also needs the XSRF cookie. Errors are JSON, `{"error": what is wrong, "remedy": what to do}`.
+Everything here needs the token (query, Authorization header, or the session cookie it was exchanged for); a change
+from a browser also needs the XSRF cookie. Errors are JSON, `{"error": what is wrong, "remedy": what to do}`.
 """
+
 import asyncio
 import json
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ class ApiHandler(APIHandler):
             self.reply({"error": str(error), "remedy": error.remedy, **error.details}, error.status)
             return
         status = 409 if isinstance(error, AlertError) else 503
-        remedy = "reload the alerts" if status == 409 else "check the store and its disk; the page tries again by itself"
+        remedy = (
+            "reload the alerts" if status == 409 else "check the store and its disk; the page tries again by itself"
+        )
         self.reply({"error": str(error), "remedy": remedy}, status)
 
     def portfolio(self) -> str:
@@ -157,7 +160,11 @@ class HealthHandler(ApiHandler):
     async def get(self) -> None:
         """GET /api/v1/health"""
         services = self.services
-        report: dict[str, Any] = {"dashboard": "running", "revision": services.hub.revision, "watchers": services.hub.watchers}
+        report: dict[str, Any] = {
+            "dashboard": "running",
+            "revision": services.hub.revision,
+            "watchers": services.hub.watchers,
+        }
         try:
             report["portfolios"] = await services.backend.portfolios()
             report["engine"] = json.loads(await services.snapshots.get(self.portfolio(), "30d"))["engine"]
@@ -185,7 +192,9 @@ class StreamHandler(ApiHandler):
                     await self._send(await _next_event(queue))
         except TooManyWatchers:
             self.set_header("Content-Type", "application/json")
-            self.reply({"error": "too many open streams", "remedy": "close some pages; this one asks at intervals"}, 503)
+            self.reply(
+                {"error": "too many open streams", "remedy": "close some pages; this one asks at intervals"}, 503
+            )
         except (StreamClosedError, TimeoutError):
             self.request.connection.close()  # type: ignore[union-attr]  # a peer that does not read
 

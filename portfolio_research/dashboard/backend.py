@@ -1,4 +1,5 @@
 """The store as the dashboard sees it: read everything, write nothing but what people do with alerts."""
+
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,13 @@ class Backend:
         return build_snapshot(self.store, portfolio, window=window, reports=self._reports)
 
     async def act(
-        self, action: Literal["acknowledge", "resolve"], portfolio: str, alert_id: str, who: str, comment: str, now: datetime
+        self,
+        action: Literal["acknowledge", "resolve"],
+        portfolio: str,
+        alert_id: str,
+        who: str,
+        comment: str,
+        now: datetime,
     ) -> dict[str, Any]:
         """Acknowledge or resolve one alert; the alert as it is after that."""
         return await self._run(lambda: self._act(action, portfolio, alert_id, who, comment, now))
@@ -81,7 +88,10 @@ class Backend:
             return
         if portfolio == self._configured:
             raise NotStarted(
-                f"portfolio {portfolio} has no data yet", "start its engine: portfolio-research run", 503, state="never started"
+                f"portfolio {portfolio} has no data yet",
+                "start its engine: portfolio-research run",
+                503,
+                state="never started",
             )
         raise UnknownPortfolio(
             f"unknown portfolio {portfolio[:64]!r}", f"known: {', '.join(known) or 'none yet'}", 404, portfolios=known

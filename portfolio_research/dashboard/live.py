@@ -1,4 +1,5 @@
 """What all open pages share: one look at the store's revision, one snapshot per change, however many are watching."""
+
 import asyncio
 import json
 import logging

@@ -1,8 +1,11 @@
 """The pages a person meets: the dashboard, its login, its files, the reports."""
+
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -10,24 +13,29 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 from tornado.escape import url_escape, xhtml_escape
 from tornado.httputil import url_concat
-from voila.handler import VoilaHandler
+from voila.handler import VoilaHandler  # type: ignore[import-untyped]
 
-from portfolio_research.dashboard.access import TokenIdentity
+from portfolio_research.dashboard.identity import TokenIdentity
 
 HERE = Path(__file__).parent
+ABANDONED_SECONDS = 20.0  # without a connection: its page is gone, or has not got that far
 FOREVER = "private, max-age=31536000, immutable"
-REPORT_POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; font-src data:; frame-ancestors 'none'; base-uri 'none'"
+REPORT_POLICY = (  # of a file that may hold anything: pictures and styles inside it, nothing else
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; font-src data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 
 @dataclass(slots=True)
 class KernelLimits:
-    """How many kernels page views may start. Beyond it a page works without one: it is fed by REST and the event stream."""
+    """How many kernels page views may start. Beyond it a page comes without one: REST and the event stream feed it."""
 
     alive: int = 8
     starting: int = 2
@@ -66,7 +74,7 @@ def plotly_script() -> bytes:
     return files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
 
 
-class DashboardHandler(VoilaHandler):
+class DashboardHandler(VoilaHandler):  # type: ignore[misc]
     """The dashboard: the page at once, then the notebook's cells as its kernel runs them."""
 
     def initialize(self, limits: KernelLimits, **kwargs: Any) -> None:
@@ -86,9 +94,20 @@ class DashboardHandler(VoilaHandler):
         self.set_header("Cache-Control", "no-store")
         self.write(before)
         await self.flush()
+        await self._end_abandoned()
         if self.limits.allow(len(self.kernel_manager.list_kernel_ids())):
             await self._write_cells()
         self.finish(after)
+
+    async def _end_abandoned(self) -> None:
+        """Whoever reloads or leaves a page leaves a kernel behind: end those that nobody is connected to."""
+        manager = self.kernel_manager
+        for kernel_id in list(manager.list_kernel_ids()):
+            kernel = manager.kernel_model(kernel_id)
+            idle = datetime.now(UTC) - datetime.fromisoformat(kernel["last_activity"])
+            if kernel["connections"] == 0 and idle.total_seconds() > ABANDONED_SECONDS:
+                with suppress(KeyError, RuntimeError, web.HTTPError):  # ended meanwhile, by the culler or another page
+                    await ensure_async(manager.shutdown_kernel(kernel_id, now=True))
 
     async def _write_cells(self) -> None:
         self.limits.now_starting += 1
@@ -103,7 +122,9 @@ class DashboardHandler(VoilaHandler):
 
     async def _cells(self) -> AsyncIterator[str]:
         async for part in self.get_generator():
-            if not part.startswith("<script>window.voila_heartbeat"):  # inline, so the policy forbids it; we need no heartbeat
+            if not part.startswith(
+                "<script>window.voila_heartbeat"
+            ):  # inline, so the policy forbids it; we need no heartbeat
                 yield part
 
     def _without_token(self) -> str:
@@ -189,16 +210,11 @@ class PlotlyHandler(AssetHandler):
 class ReportHandler(JupyterHandler, web.StaticFileHandler):
     """The portfolio's reports: HTML files in its `reports` folder, shown without letting them run anything."""
 
-    def initialize(self, path: str) -> None:
-        """Called by tornado for each request."""
-        web.StaticFileHandler.initialize(self, path)
-
     @property
     def content_security_policy(self) -> str:
         """Pictures and styles inside the file, nothing else."""
         return REPORT_POLICY
 
-    @web.authenticated
     async def get(self, path: str, include_body: bool = True) -> None:
         """GET /reports/2020-03-16.html"""
         await web.StaticFileHandler.get(self, path, include_body)

@@ -1,8 +1,9 @@
 """The dashboard's server: one process with the REST interface, the event stream and, through Voila, the notebook.
 
-Our handlers come before Voila's, because Voila ends in one that takes every address. The page does not depend on its kernel:
-it is on the screen before the kernel is up and stays alive when the kernel dies.
+Our handlers come before Voila's, because Voila ends in one that takes every address. The page does not depend on its
+kernel: it is on the screen before the kernel is up and stays alive when the kernel dies.
 """
+
 import asyncio
 import errno
 import logging
@@ -21,15 +22,15 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
 from traitlets.config import Config
-from voila.app import Voila
-from voila.configuration import VoilaConfiguration
-from voila.static_file_handler import AllowListFileHandler
-from voila.tornado.handler import TornadoVoilaHandler
+from voila.app import Voila  # type: ignore[import-untyped]
+from voila.configuration import VoilaConfiguration  # type: ignore[import-untyped]
+from voila.static_file_handler import AllowListFileHandler  # type: ignore[import-untyped]
+from voila.tornado.handler import TornadoVoilaHandler  # type: ignore[import-untyped]
 
 from portfolio_research.config import ConfigError, Settings, portfolio_home, store_url
 from portfolio_research.dashboard import api, pages
 from portfolio_research.dashboard.access import (
-    TokenIdentity,
+    address,
     check_address,
     cookie_secret,
     ensure_token,
@@ -37,6 +38,7 @@ from portfolio_research.dashboard.access import (
     without_secrets,
 )
 from portfolio_research.dashboard.backend import Backend
+from portfolio_research.dashboard.identity import TokenIdentity
 from portfolio_research.dashboard.live import Hub, Snapshots
 from portfolio_research.store import Store
 from portfolio_research.store.paths import notebook_path
@@ -67,7 +69,6 @@ EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-
 KERNEL_IDLE_SECONDS = 120  # a kernel nobody has used for so long is ended, its page lives on
 
 
-
 class OwnKernel(KernelSpecManager):
     """Kernels run this very Python, whatever kernels a user has installed under the same name."""
 
@@ -80,7 +81,7 @@ class OwnKernel(KernelSpecManager):
         return {"python3": {"resource_dir": RESOURCES, "spec": self.get_kernel_spec("python3").to_dict()}}
 
 
-class App(Voila):
+class App(Voila):  # type: ignore[misc]
     """Voila with our handlers first, our page around the notebook, and closed doors."""
 
     def __init__(self, settings: Settings, services: api.Services, token: str, sockets: list[socket.socket]) -> None:
@@ -100,7 +101,7 @@ class App(Voila):
     def setup_template_dirs(self) -> None:
         """Our template before Voila's of the same name, which it extends."""
         super().setup_template_dirs()
-        self.template_paths = [str(pages.HERE / "template"), *self.template_paths]
+        self.template_paths: list[str] = [str(pages.HERE / "template"), *self.template_paths]
 
     def init_settings(self) -> dict[str, Any]:
         """What tornado and Voila's handlers are told."""
@@ -108,7 +109,9 @@ class App(Voila):
         settings.update(
             compress_response=True,
             headers=HEADERS,
-            allow_remote_access=not is_loopback(self.portfolio_settings.dashboard.host),  # else the Host header must be local
+            allow_remote_access=not is_loopback(
+                self.portfolio_settings.dashboard.host
+            ),  # else the Host header must be local
             local_hostnames=["localhost"],
             log_function=_log_request,
         )
@@ -156,7 +159,7 @@ def _voila_config(token: str) -> Config:
         cookie_secret=cookie_secret(token),
         identity_provider_class=TokenIdentity,
         open_browser=False,
-        log_level=logging.WARNING,
+        log_level=logging.ERROR,
     )
     config.VoilaConfiguration.update(
         show_tracebacks=False,
@@ -183,8 +186,12 @@ def open_port(host: str, port: int) -> list[socket.socket]:
         return bind_sockets(port, host)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port {port} is in use; choose another with `dashboard.port` in config.yaml or --port") from None
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; change `dashboard.host` or `dashboard.port`") from None
+            raise ConfigError(
+                f"port {port} is in use; choose another with `dashboard.port` in config.yaml or --port"
+            ) from None
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; change `dashboard.host` or `dashboard.port`"
+        ) from None
 
 
 async def serve(settings: Settings, stopping: asyncio.Event, ready: Callable[[str], None] = lambda url: None) -> None:
@@ -222,13 +229,6 @@ async def _serve_store(
     finally:
         watching.cancel()
         await app.close()
-
-
-def address(settings: Settings, token: str = "") -> str:
-    """Where the dashboard is, for a browser on this machine."""
-    host = settings.dashboard.host
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
-    return f"http://{host}:{settings.dashboard.port}/" + (f"?token={token}" if token else "")
 
 
 def run_dashboard(settings: Settings) -> int:

@@ -1,8 +1,10 @@
 /* The sections of the page. Each is { root, update(snapshot) }; an update patches what changed and nothing else. */
 import { attr, follow, h, panel, show, svg, table, text } from "./dom.js";
 import { PALETTE } from "./charts.js";
-import { arrow, capital, clock, day, duration, metric, money, NONE, number, percent, signed, size, tone, words } from "./format.js";
+import { arrow, capital, clock, day, metric, money, NONE, number, percent, signed, size, tone, words } from "./format.js";
 
+/* On a card, cents only where they can be read */
+const brief = (value, quote) => money(value, quote, Math.abs(value) < 1e5 ? 2 : 0);
 const moved = (value, shown) => (value === null || value === undefined ? NONE : `${arrow(value)} ${signed(value, shown)}`.trim());
 const isNumber = (value) => typeof value === "number";
 
@@ -34,15 +36,15 @@ export function cards() {
   risk.root.append(h("details", { class: "why" }, h("summary", {}, "What it is made of"), parts));
 
   function pnl(card, amount, share, note) {
-    text(card.value, moved(amount, money(amount, update.quote)));
+    text(card.value, moved(amount, brief(amount, update.quote)));
     attr(card.value, "data-tone", tone(amount));
-    text(card.note, `${signed(share, percent(share, 2))}  ${note}`);
+    text(card.note, `${signed(share, percent(share, 2))} · ${note}`);
   }
   function update(snapshot) {
     const { overview: o, limits, quote } = snapshot;
     update.quote = quote;
-    text(value.value, money(o.equity, quote));
-    text(value.note, `${moved(o.pnl_total, money(o.pnl_total, quote))} (${signed(o.pnl_total_pct, percent(o.pnl_total_pct, 2))}) since start`);
+    text(value.value, brief(o.equity, quote));
+    text(value.note, `${moved(o.pnl_total, brief(o.pnl_total, quote))} (${signed(o.pnl_total_pct, percent(o.pnl_total_pct, 2))}) since start`);
     spark.update(snapshot.equity.equity);
     pnl(today, o.pnl_day, o.pnl_day_pct, `on ${day(snapshot.as_of)}`);
     text(span.root.querySelector("h2"), `P&L, ${snapshot.window === "all" ? "all time" : snapshot.window.replace("d", " days").replace("1y", "1 year")}`);
@@ -61,7 +63,7 @@ export function cards() {
     depth.update(drawdown === null ? null : drawdown / full,
       [[limits.max_drawdown_warning / full, "high"], [limits.max_drawdown_critical / full, "critical"]]);
     text(count.value, number(o.positions, 0));
-    text(count.note, `cash ${money(o.cash, quote)}${o.equity ? ` (${percent(o.cash / o.equity)})` : ""}`);
+    text(count.note, `cash ${brief(o.cash, quote)}${o.equity ? ` (${percent(o.cash / o.equity)})` : ""}`);
   }
   return { root, update };
 }
@@ -158,7 +160,7 @@ function alertItem(send, announce) {
     return "";
   }, () => button.focus());
   button.addEventListener("click", () => form.toggle());
-  const node = h("li", { class: "alert" }, h("div", { class: "line" }, chip, title, button), message, facts, owned, form.root);
+  const node = h("li", { class: "alert open" }, chip, title, button, message, facts, owned, form.root);
   node.paint = (alert) => {
     attr(node, "data-id", alert.id);
     attr(node, "data-level", alert.severity);
@@ -425,5 +427,3 @@ export function metrics() {
     },
   };
 }
-
-export { duration };
