@@ -102,14 +102,14 @@ def _dates(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     "Dates of a file as UTC; text must be ISO 8601, with a time zone everywhere or nowhere."
     if not isinstance(column.dtype, pd.DatetimeTZDtype) and not pd.api.types.is_datetime64_dtype(column):
         text = column.astype("string").str.strip()
-        zoned = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$", regex=True).fillna(False).to_numpy(dtype=bool)
+        zoned = text.str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$").fillna(False).to_numpy(dtype=bool)
         if zoned.any() and not zoned.all():
             raise DataError(f"{path}: some dates carry a time zone and {text[~zoned].iloc[0]!r} does not; "
                             "write all of them in UTC, as 2024-01-31T00:00:00Z")
         column = text.where(text.str.contains(r"^\d{4}-\d{2}-\d{2}", regex=True).fillna(False))
         if column.isna().any():
             row = int(np.flatnonzero(column.isna())[0])
-            raise DataError(f"{path}: {text.iloc[row]!r} in data row {row + 1} is not an ISO 8601 date; write 2024-01-31")
+            raise DataError(f"{path}: {text.iloc[row]!r} in data row {row + 1} is no ISO 8601 date; write 2024-01-31")
     try:
         return pd.DatetimeIndex(pd.to_datetime(column, utc=True, format="ISO8601"), name="date").as_unit("ns")
     except ValueError as error:
