@@ -4,6 +4,7 @@ ARGS ?=
 NB ?=
 BIN := $(VENV)/bin
 NEEDED := $(shell sed -n 's/^min_python *= *//p' settings.ini)
+PACKAGE := $(shell sed -n 's/^lib_path *= *//p' settings.ini)
 RECENT = import sys; sys.exit(sys.version_info < tuple(map(int, "$(NEEDED)".split("."))))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
@@ -22,7 +23,8 @@ test: lint  ## everything that must hold (ARGS="-k hrp")
 lint: $(VENV)/.dev  ## style and types
 	@echo "ruff and mypy --strict"
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --strict --no-error-summary $(shell sed -n 's/^lib_path *= *//p' settings.ini)
+	@$(BIN)/ruff check --quiet --isolated --select I --line-length 120 $(PACKAGE)/*/
+	@$(BIN)/mypy --strict --no-error-summary $(PACKAGE)
 
 sync: $(VENV)/.dev  ## modules, clean notebooks and README from the notebooks
 	@$(BIN)/python tests/house.py sync

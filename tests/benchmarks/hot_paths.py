@@ -1,0 +1,61 @@
+"""How long the hot paths take on this machine: python tests/benchmarks/hot_paths.py [--repeat 5]
+
+The paths take turns, so that a busy machine slows all of them alike; best and median wall time are shown.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from portfolio_research import Costs, HierarchicalRiskParity, Policy, replay, sample_prices, to_returns, walk_forward
+from portfolio_research.metrics import report
+
+
+def market(assets: int, days: int = 1000) -> pd.DataFrame:
+    """Correlated returns with a fixed seed."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 0.01, (days, 1))
+    return pd.DataFrame(common + rng.normal(0, 0.02, (days, assets)), columns=[f"A{i}" for i in range(assets)])
+
+
+def paths() -> dict[str, Callable[[], object]]:
+    """Everything that is timed, by what a user would call it."""
+    prices = sample_prices().iloc[-800:]
+    returns = to_returns(prices).iloc[1:]
+    fits = {f"fit HRP, {n} assets x 1000 days": market(n) for n in (20, 100, 500)}
+    return {
+        **{name: lambda data=data: HierarchicalRiskParity().fit(data) for name, data in fits.items()},
+        "all metrics, 20 assets x 799 days": lambda: report(returns, periods_per_year=252),
+        "walk-forward, 548 fits of 20 assets": lambda: walk_forward(prices, lookback=252),
+        "replay, 43 bars of 20 assets": lambda: replay(
+            prices, policy=Policy(), costs=Costs(), start=prices.index[-43]
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5)
+    repeat = parser.parse_args().repeat
+    timed = paths()
+    took: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(repeat):
+        for name, call in timed.items():
+            start = perf_counter()
+            call()
+            took[name].append(perf_counter() - start)
+    table = Table("path", "best, ms", "median, ms", title=f"Hot paths, {repeat} turns")
+    for name, seconds in took.items():
+        table.add_row(name, f"{1000 * min(seconds):.1f}", f"{1000 * median(seconds):.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
