@@ -1,4 +1,5 @@
 """The snapshot: complete, finite, consistent with itself, and made without arrays."""
+
 import json
 import math
 import subprocess
@@ -7,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from store_rows import DAY, day, fill_of, open_order, start
 
 from portfolio_research.alerts import AlertState, AlertType, Severity
 from portfolio_research.config import ConfigError
@@ -14,12 +16,29 @@ from portfolio_research.store import Store, ledger, schema, snapshot, telemetry
 from portfolio_research.store.database import upsert
 from portfolio_research.store.encoding import to_json, to_text
 from portfolio_research.store.snapshot import build_snapshot, portfolios
-from store_rows import DAY, day, fill_of, open_order, start
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOP = {
-    "schema", "portfolio", "quote", "mode", "source", "as_of", "window", "generated_at", "engine", "refresh", "overview",
-    "limits", "equity", "allocation", "positions", "alerts", "rebalancing", "metrics", "periods_per_year", "risk_free_rate",
+    "schema",
+    "portfolio",
+    "quote",
+    "mode",
+    "source",
+    "as_of",
+    "window",
+    "generated_at",
+    "engine",
+    "refresh",
+    "overview",
+    "limits",
+    "equity",
+    "allocation",
+    "positions",
+    "alerts",
+    "rebalancing",
+    "metrics",
+    "periods_per_year",
+    "risk_free_rate",
     "reports",
 }
 
@@ -34,16 +53,40 @@ def store(tmp_path):
 
 def alert(rule, severity, state, n=0, **more):
     return AlertState(
-        id=rule, portfolio="main", rule=rule, subject="", type=AlertType.DRAWDOWN, title=rule, severity=severity, state=state,
-        message="it is deep", value=0.12, threshold=0.1, peak=0.13, since=day(n), updated=day(n), **more,
+        id=rule,
+        portfolio="main",
+        rule=rule,
+        subject="",
+        type=AlertType.DRAWDOWN,
+        title=rule,
+        severity=severity,
+        state=state,
+        message="it is deep",
+        value=0.12,
+        threshold=0.1,
+        peak=0.13,
+        since=day(n),
+        updated=day(n),
+        **more,
     )
 
 
 def keep_alert(conn, state):
-    upsert(conn, schema.alert, {
-        "id": state.id, "portfolio": "main", "rule": state.rule, "subject": "", "type": state.type.value,
-        "severity": state.severity.value, "state": state.state, "payload": to_json(state.to_dict()), "updated": to_text(state.updated),
-    })
+    upsert(
+        conn,
+        schema.alert,
+        {
+            "id": state.id,
+            "portfolio": "main",
+            "rule": state.rule,
+            "subject": "",
+            "type": state.type.value,
+            "severity": state.severity.value,
+            "state": state.state,
+            "payload": to_json(state.to_dict()),
+            "updated": to_text(state.updated),
+        },
+    )
 
 
 def trade(conn):
@@ -75,13 +118,30 @@ def test_a_portfolio_that_has_not_begun(store):
     assert (shot["schema"], shot["portfolio"], shot["as_of"], shot["window"]) == (1, "main", None, "90d")
     assert shot["generated_at"] == "2026-01-01T00:00:00Z"
     assert shot["engine"] == {
-        "state": "never started", "heartbeat": None, "age_seconds": None, "pid": None, "speed": None, "detail": "",
+        "state": "never started",
+        "heartbeat": None,
+        "age_seconds": None,
+        "pid": None,
+        "speed": None,
+        "detail": "",
         "warming_up": False,
     }
     assert shot["overview"] == {
-        "equity": 100_000.0, "cash": 100_000.0, "pnl_day": None, "pnl_day_pct": None, "pnl_window": None,
-        "pnl_window_pct": None, "pnl_total": 0.0, "pnl_total_pct": 0.0, "drawdown": 0.0, "max_drawdown": 0.0,
-        "risk_score": None, "risk_score_parts": {}, "positions": 0, "regime": None, "regime_since": None,
+        "equity": 100_000.0,
+        "cash": 100_000.0,
+        "pnl_day": None,
+        "pnl_day_pct": None,
+        "pnl_window": None,
+        "pnl_window_pct": None,
+        "pnl_total": 0.0,
+        "pnl_total_pct": 0.0,
+        "drawdown": 0.0,
+        "max_drawdown": 0.0,
+        "risk_score": None,
+        "risk_score_parts": {},
+        "positions": 0,
+        "regime": None,
+        "regime_since": None,
     }
     assert shot["equity"] == {"t": [], "equity": [], "drawdown": [], "benchmark": []}
     assert shot["rebalancing"]["reason"] == "no decision yet"
@@ -108,7 +168,12 @@ def test_the_numbers_agree_with_each_other(store):
     assert btc["pnl_pct"] == pytest.approx(0.1)
     ada = shot["positions"][2]
     assert ada["pnl_day"] == pytest.approx(-1.0), "bought at the close: only its fee"
-    assert [(a["asset"], a["target"]) for a in shot["allocation"]] == [("BTC", 0.5), ("ETH", 0.3), ("ADA", None), ("SOL", 0.2)]
+    assert [(a["asset"], a["target"]) for a in shot["allocation"]] == [
+        ("BTC", 0.5),
+        ("ETH", 0.3),
+        ("ADA", None),
+        ("SOL", 0.2),
+    ]
     assert shot["allocation"][3]["weight"] == 0.0
     assert shot["allocation"][0]["weight"] == pytest.approx(33_000 / equity)
     assert shot["equity"]["t"] == ["2020-02-03T00:00:00Z", "2020-02-04T00:00:00Z"]
@@ -176,9 +241,13 @@ def test_long_curves_are_thinned_without_losing_ends_or_extremes(store):
     values[3333], values[4444] = 1.0, 9e5
     with store.begin() as conn:
         telemetry.record_bars(conn, "main", [(day(5999), {"BTC": 1.0})])
-        conn.execute(schema.equity.insert(), [
-            {"portfolio": "main", "ts": to_text(day(n)), "equity": v, "cash": 0.0, "drawdown": 0.0} for n, v in enumerate(values)
-        ])
+        conn.execute(
+            schema.equity.insert(),
+            [
+                {"portfolio": "main", "ts": to_text(day(n)), "equity": v, "cash": 0.0, "drawdown": 0.0}
+                for n, v in enumerate(values)
+            ],
+        )
     curve = build_snapshot(store, "main", window="all")["equity"]
     assert 1000 < len(curve["t"]) <= snapshot.MAX_POINTS
     assert curve["t"] == sorted(set(curve["t"]))
@@ -186,28 +255,35 @@ def test_long_curves_are_thinned_without_losing_ends_or_extremes(store):
     assert {1.0, 9e5} <= set(curve["equity"])
 
 
-@pytest.mark.parametrize(("state", "speed", "age", "expected", "warming"), [
-    ("running", 1.0, 14, "running", False),
-    ("running", 1.0, 16, "stale", False),
-    ("running", None, 599, "running", False),
-    ("running", None, 601, "stale", False),
-    ("warming up", 0.0, 1, "running", True),
-    ("starting", 1.0, 99, "stale", False),
-    ("stopped", 1.0, 9999, "stopped", False),
-    ("halted", None, 9999, "halted", False),
-    ("running", 1.0, -5, "running", False),
-])
+@pytest.mark.parametrize(
+    ("state", "speed", "age", "expected", "warming"),
+    [
+        ("running", 1.0, 14, "running", False),
+        ("running", 1.0, 16, "stale", False),
+        ("running", None, 599, "running", False),
+        ("running", None, 601, "stale", False),
+        ("warming up", 0.0, 1, "running", True),
+        ("starting", 1.0, 99, "stale", False),
+        ("stopped", 1.0, 9999, "stopped", False),
+        ("halted", None, 9999, "halted", False),
+        ("running", 1.0, -5, "running", False),
+    ],
+)
 def test_the_engine_is_what_its_last_sign_of_life_says(store, state, speed, age, expected, warming):
     with store.begin() as conn:
-        telemetry.heartbeat(conn, "main", "engine", state=state, pid=7, detail="x", speed=speed, now=NOW - timedelta(seconds=age))
+        telemetry.heartbeat(
+            conn, "main", "engine", state=state, pid=7, detail="x", speed=speed, now=NOW - timedelta(seconds=age)
+        )
     engine = build_snapshot(store, "main", now=NOW)["engine"]
     assert (engine["state"], engine["warming_up"], engine["pid"], engine["detail"]) == (expected, warming, 7, "x")
     assert engine["age_seconds"] == max(0, age)
 
 
 def test_settings_of_the_run_are_shown_and_defaults_fill_in(store):
-    settings = {"portfolio": {"rebalancing": {"tolerance": 0.07}, "monitoring": {"alerts": {"max_drawdown_warning": 0.08}}},
-                "data": {"source": "hyperliquid"}}
+    settings = {
+        "portfolio": {"rebalancing": {"tolerance": 0.07}, "monitoring": {"alerts": {"max_drawdown_warning": 0.08}}},
+        "data": {"source": "hyperliquid"},
+    }
     with store.begin() as conn:
         start(conn, "crypto", json.dumps(settings))
         start(conn, "fixed", json.dumps({"portfolio": {"analytics": {"periods_per_year": 12}}}))
@@ -222,7 +298,12 @@ def test_settings_of_the_run_are_shown_and_defaults_fill_in(store):
 def test_alerts_worst_first_then_newest_and_pending_ones_unseen(store):
     with store.begin() as conn:
         keep_alert(conn, alert("old", Severity.HIGH, "firing", 0))
-        keep_alert(conn, alert("new", Severity.HIGH, "acknowledged", 2, acknowledged_by="eve", acknowledged_at=day(3), comment="seen"))
+        keep_alert(
+            conn,
+            alert(
+                "new", Severity.HIGH, "acknowledged", 2, acknowledged_by="eve", acknowledged_at=day(3), comment="seen"
+            ),
+        )
         keep_alert(conn, alert("worst", Severity.CRITICAL, "recovering", 1))
         keep_alert(conn, alert("not yet", Severity.LOW, "pending", 5))
         for n in range(25):
@@ -231,9 +312,20 @@ def test_alerts_worst_first_then_newest_and_pending_ones_unseen(store):
     assert [a["id"] for a in alerts["active"]] == ["worst", "new", "old"]
     assert [a["id"] for a in alerts["recent"]] == [f"over {n:02}" for n in range(24, 4, -1)]
     assert alerts["active"][1] == {
-        "id": "new", "type": "drawdown", "severity": "high", "state": "acknowledged", "title": "new", "message": "it is deep",
-        "value": 0.12, "threshold": 0.1, "subject": "", "since": "2020-02-05T00:00:00Z", "updated": "2020-02-05T00:00:00Z",
-        "acknowledged_by": "eve", "acknowledged_at": "2020-02-06T00:00:00Z", "comment": "seen",
+        "id": "new",
+        "type": "drawdown",
+        "severity": "high",
+        "state": "acknowledged",
+        "title": "new",
+        "message": "it is deep",
+        "value": 0.12,
+        "threshold": 0.1,
+        "subject": "",
+        "since": "2020-02-05T00:00:00Z",
+        "updated": "2020-02-05T00:00:00Z",
+        "acknowledged_by": "eve",
+        "acknowledged_at": "2020-02-06T00:00:00Z",
+        "comment": "seen",
     }
 
 
@@ -246,15 +338,43 @@ def test_an_alert_without_a_number_shows_null(store):
 
 def test_the_newest_report_and_decision_are_shown(store):
     recommendation = {
-        "asset": "BTC", "side": "buy", "current_weight": 0.1, "target_weight": 0.2, "drift": -0.1, "amount_to_trade": 1e4,
-        "urgency": "high", "estimated_cost": 9.5, "use_twap": False, "reason": "drift", "private": 1,
+        "asset": "BTC",
+        "side": "buy",
+        "current_weight": 0.1,
+        "target_weight": 0.2,
+        "drift": -0.1,
+        "amount_to_trade": 1e4,
+        "urgency": "high",
+        "estimated_cost": 9.5,
+        "use_twap": False,
+        "reason": "drift",
+        "private": 1,
     }
-    decision = {"rebalance": True, "reason": "BTC drifted", "tolerance": 0.03, "regime": "high", "estimated_cost": 9.5,
-                "recommendations": [recommendation]}
-    metric = {"name": "sharpe_ratio", "label": "Sharpe ratio", "value": math.nan, "unit": "ratio", "better": "higher",
-              "formula": "x", "source": "Sharpe 1966"}
-    report = {"metrics": [metric], "risk_score": 41.5, "risk_score_parts": {"drawdown": 10.0}, "regime": "high",
-              "regime_since": "2020-02-01T00:00:00Z", "risk_contributions": {"BTC": 0.9}}
+    decision = {
+        "rebalance": True,
+        "reason": "BTC drifted",
+        "tolerance": 0.03,
+        "regime": "high",
+        "estimated_cost": 9.5,
+        "recommendations": [recommendation],
+    }
+    metric = {
+        "name": "sharpe_ratio",
+        "label": "Sharpe ratio",
+        "value": math.nan,
+        "unit": "ratio",
+        "better": "higher",
+        "formula": "x",
+        "source": "Sharpe 1966",
+    }
+    report = {
+        "metrics": [metric],
+        "risk_score": 41.5,
+        "risk_score_parts": {"drawdown": 10.0},
+        "regime": "high",
+        "regime_since": "2020-02-01T00:00:00Z",
+        "risk_contributions": {"BTC": 0.9},
+    }
     with store.begin() as conn:
         trade(conn)
         telemetry.record_report(conn, "main", day(1), report)
@@ -268,8 +388,22 @@ def test_the_newest_report_and_decision_are_shown(store):
     history = shown.pop("history")
     assert shown == {**decision, "decided_at": "2020-02-05T00:00:00Z", "recommendations": [recommendation]}
     assert history == [
-        {"slot": "2020-02-04T00:00:00Z", "state": "done", "reason": "drift", "trades": 2, "traded": 9100.0, "fees": 2.0},
-        {"slot": "2020-02-03T00:00:00Z", "state": "executing", "reason": "drift", "trades": 2, "traded": 50000.0, "fees": 20.0},
+        {
+            "slot": "2020-02-04T00:00:00Z",
+            "state": "done",
+            "reason": "drift",
+            "trades": 2,
+            "traded": 9100.0,
+            "fees": 2.0,
+        },
+        {
+            "slot": "2020-02-03T00:00:00Z",
+            "state": "executing",
+            "reason": "drift",
+            "trades": 2,
+            "traded": 50000.0,
+            "fees": 20.0,
+        },
     ]
 
 
@@ -309,7 +443,8 @@ def test_exact_sizes_become_plain_numbers(store):
 
 def test_it_is_made_without_arrays(store):
     script = (
-        "import sys; from portfolio_research.store import Store; from portfolio_research.store.snapshot import build_snapshot;"
+        "import sys; from portfolio_research.store import Store;"
+        "from portfolio_research.store.snapshot import build_snapshot;"
         "build_snapshot(Store.open(sys.argv[1], readonly=True), 'main');"
         "print(sorted({'numpy', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))"
     )

@@ -145,7 +145,7 @@ def test_many_processes_may_create_the_store_at_once(tmp_path):
 
 
 def test_readonly_needs_a_store_and_makes_none(tmp_path):
-    with pytest.raises(StoreError, match="start the engine once"):
+    with pytest.raises(StoreError, match="start it once with .portfolio-research run"):
         Store.open(tmp_path / "none.db", readonly=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -113,7 +113,7 @@ class Store:
         if tables:
             raise StoreError(f"{self.where} holds tables of something else ({tables[0]}, ...): choose another store")
         if self.readonly:
-            raise StoreError(f"{self.where} is empty: start the engine once, it creates the store")
+            raise StoreError(f"{self.where} is empty: start it once with `portfolio-research run`")
         metadata.create_all(conn)
         conn.execute(
             insert(meta), [{"key": "schema_version", "value": SCHEMA_VERSION}, {"key": "revision", "value": 0}]

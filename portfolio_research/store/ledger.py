@@ -197,7 +197,7 @@ class UnknownPortfolio(StoreError):
 
 def unknown_portfolio(conn: Connection, name: str) -> UnknownPortfolio:
     """The error to raise, naming the portfolios there are."""
-    known = ", ".join(portfolio_names(conn)) or "none yet: start the engine once"
+    known = ", ".join(portfolio_names(conn)) or "none yet: start one with `portfolio-research run`"
     return UnknownPortfolio(f"no portfolio {name!r} in this store; there is: {known}")
 
 
