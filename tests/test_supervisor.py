@@ -18,7 +18,7 @@ AT_ONCE = RestartPolicy(first_delay=0.0)
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def fails(times: int, then: Callable[[], None] = lambda: None) -> Callable[[], "asyncio.Future[None]"]:
+def fails(times: int, then: Callable[[], None] = lambda: None) -> Callable[[], asyncio.Future[None]]:
     """A loop that raises the first few times, then ends."""
     left = [times]
 
@@ -198,7 +198,7 @@ def test_a_failed_stage_gets_the_same_bar_again() -> None:
     schedule = Schedule(source(bars), done={})
     failing = [True]
 
-    def loop(stage: str) -> Callable[[], "asyncio.Future[None]"]:
+    def loop(stage: str) -> Callable[[], asyncio.Future[None]]:
         async def run() -> None:
             async for tick in schedule.ticks(stage):
                 if stage == "model" and tick.ts == bars[1].ts and failing.pop() if failing else False:

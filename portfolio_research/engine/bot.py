@@ -1,7 +1,7 @@
 """The bot: six loops over one book, each with one job, one bar at a time.
 
-A loop commits what it did together with the note that it did it (`ledger.advance`). So each loop works on a bar exactly once,
-however often the process dies, and a replay of the same prices always writes the same ledger.
+A loop commits what it did together with the note that it did it (`ledger.advance`). So each loop works on a bar
+exactly once, however often the process dies, and a replay of the same prices always writes the same ledger.
 """
 
 from __future__ import annotations

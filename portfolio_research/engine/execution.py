@@ -1,8 +1,8 @@
 """From a decision to fills: orders are planned as a whole, written down, and only then sent.
 
 A plan is complete before its first order leaves: sizes in exact units, sells before buys, large ones in slices, buys
-capped at the cash that the sells will have brought. So whatever a crash interrupts can be taken up where it was, and the
-same plan always ends in the same book.
+capped at the cash that the sells will have brought. So what a crash interrupts can be taken up where it was, and the same
+plan always ends in the same book.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ class OrderExecutor:
     async def execute(self, order: ledger.PlannedOrder) -> ledger.PlannedOrder:
         """Bring a recorded order to its end: filled, or rejected with a reason. One that has ended stays as it is.
 
-        One found as `sent` was interrupted: only the venue knows its fate, so it is asked before anything is sent again.
+        One found as `sent` was interrupted: only the venue knows its fate, so it is asked before it is sent again.
         """
         if order.state in ("filled", "rejected"):
             return order
@@ -268,7 +268,7 @@ class AdvancedExecutor:
         duration: float | timedelta = 0.0,  # seconds from the first slice to the last
         strategy: str = "manual",
     ) -> list[ledger.PlannedOrder]:
-        """Trade an amount in equal slices, evenly spread; return them as they ended. Raises OrderRefused if none may."""
+        """Trade an amount in equal slices, evenly spread; return them as they ended, or raise OrderRefused."""
         seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
         n = self.executor.desk.twap_slices if slices is None else slices
         if n < 1 or not 0 <= seconds < math.inf:

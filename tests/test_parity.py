@@ -1,0 +1,52 @@
+"""A replay through the engine is the back-test: same prices, same settings, same equity."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from engine_runs import market, run, settings
+
+from portfolio_research.backtest import replay
+from portfolio_research.config import Settings
+from portfolio_research.costs import costs_from
+from portfolio_research.data import sample_prices
+from portfolio_research.rebalancing import policy_from
+from portfolio_research.store import Store, ledger, telemetry
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("PORTFOLIO_RESEARCH_HOME", str(tmp_path))
+    return Store.open(tmp_path / "portfolio.db", durable=False)
+
+
+def compare(wanted: Settings, prices: pd.DataFrame, store: Store, start: pd.Timestamp | str) -> set[str]:
+    """Run both, compare them bar by bar, and return the kinds of orders that there were."""
+    begin = pd.Timestamp(start) if isinstance(start, pd.Timestamp) else pd.Timestamp(start, tz="UTC")
+    run(wanted, prices, store, start=begin.to_pydatetime())
+    expected = replay(
+        prices, policy=policy_from(wanted), costs=costs_from(wanted), lookback=wanted.portfolio.rebalancing.lookback,
+        start=begin, capital=wanted.portfolio.capital,
+    )
+    with store.read() as conn:
+        curve = telemetry.equity(conn, "main")
+        decisions = ledger.rebalances(conn, "main")[::-1]
+        kinds = {order.kind for order in ledger.order_history(conn, "main")}
+    assert [point.ts for point in curve] == list(expected.equity.index)
+    np.testing.assert_allclose([point.equity for point in curve], expected.equity.to_numpy(), rtol=1e-9)
+    assert [row.state == "done" for row in decisions] == [decision.rebalance for decision in expected.decisions]
+    return kinds
+
+
+def test_the_crash_of_2020_is_the_back_test(store: Store) -> None:
+    kinds = compare(Settings(engine={"speed": 0}), sample_prices().loc[:"2020-04-30"], store, "2019-08-01")  # type: ignore
+    assert "market" in kinds
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_markets_are_the_back_test(store: Store, seed: int) -> None:
+    prices = market(seed)
+    wanted = settings(tolerance=0.02, min_trade_size=400.0, large_trade_threshold=2_000.0, twap_slices=3)
+    assert compare(wanted, prices, store, prices.index[60]) == {"market", "twap"}
