@@ -23,7 +23,7 @@ test: lint  ## everything that must hold (ARGS="-k hrp")
 lint: $(VENV)/.dev  ## style and types
 	@echo "ruff and mypy --strict"
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff check --quiet --isolated --select I --line-length 120 $(PACKAGE)/*/
+	@$(BIN)/ruff check --quiet --isolated --select I,E501 --line-length 120 $(PACKAGE)/*/
 	@$(BIN)/mypy --strict --no-error-summary $(PACKAGE)
 
 sync: $(VENV)/.dev  ## modules, clean notebooks and README from the notebooks

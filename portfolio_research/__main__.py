@@ -164,7 +164,7 @@ def _run_both(settings: Settings, home: Path) -> int:
             with out.status("Starting the dashboard"):
                 dashboard.start()
         engine_process = _EngineProcess(effective)
-        _welcome(settings, home, dashboard.url if dashboard else None)
+        _welcome(settings, home, dashboard.link if dashboard else None)
         while (code := engine_process.exit_code()) is None:
             if dashboard and not dashboard.is_running:
                 err.print("The dashboard stopped; starting it again.")

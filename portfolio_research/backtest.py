@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone  # type: ignore[import-untyped]
 
 from .config import ConfigError, DataError
 from .costs import Costs, trade_costs

@@ -54,7 +54,7 @@ class AlertError(PortfolioError):
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
+# %% ../nbs/00_config.ipynb #196551a9
 class RebalancingSettings(_Strict):
     "When to trade, and how much."
     enabled: bool = True
@@ -67,20 +67,20 @@ class RebalancingSettings(_Strict):
     twap_slices: int = Field(default=5, ge=2)
     lookback: int = Field(default=252, ge=2)  # returns given to the optimiser
 
-# %% ../nbs/00_config.ipynb #196551a9
+# %% ../nbs/00_config.ipynb #ddc92c7e
 class AnalyticsSettings(_Strict):
     "How performance is measured."
     risk_free_rate: float = Field(default=0.02, gt=-1, lt=1)  # annual
     performance_window: int = Field(default=30, ge=2)  # periods
     periods_per_year: float | None = Field(default=None, gt=0)  # None: what the source trades on, see `Settings.periods_per_year`
 
-
+# %% ../nbs/00_config.ipynb #9cc267f3
 class CostSettings(_Strict):
     "What a trade costs, as fractions of its notional."
     fee: float = Field(default=0.00045, ge=0, lt=0.1)
     slippage: float = Field(default=0.0005, ge=0, lt=0.1)
 
-
+# %% ../nbs/00_config.ipynb #1c5f2f76
 class RiskSettings(_Strict):
     "What the risk manager refuses before an order leaves."
     max_order_share: float = Field(default=0.25, gt=0, le=1)  # one order's notional over equity
@@ -163,20 +163,21 @@ class EmailSettings(_Strict):
     username: str | None = None
     start_tls: bool | None = None  # None: use it when the server offers it
     use_tls: bool = False  # TLS from the first byte (port 465)
+    ca_file: Path | None = None  # certificate authority of a private mail server
 
-
+# %% ../nbs/00_config.ipynb #71e85422
 class SlackSettings(_Strict):
     "Turns Slack on. The webhook's address is a secret: PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL."
     enabled: bool = True
 
-
+# %% ../nbs/00_config.ipynb #163f89b0
 class HandlerSettings(_Strict):
     "Who hears of alerts."
     log: str = "alerts.log"  # relative to the portfolio's folder
     email: EmailSettings | None = None
     slack: SlackSettings | None = None
 
-
+# %% ../nbs/00_config.ipynb #030ff1dc
 class MonitoringSettings(_Strict):
     "How often the portfolio is checked, at which limits, and who is told."
     check_interval: float = Field(default=300, gt=0)  # seconds
@@ -196,7 +197,7 @@ class PortfolioSettings(_Strict):
     risk: RiskSettings = RiskSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
 
-
+# %% ../nbs/00_config.ipynb #646fdf7f
 class DashboardSettings(_Strict):
     "The dashboard server."
     enabled: bool = True
@@ -206,7 +207,7 @@ class DashboardSettings(_Strict):
     refresh_seconds: float = Field(default=30, gt=0)
     chart_refresh_seconds: float = Field(default=300, gt=0)
 
-# %% ../nbs/00_config.ipynb #646fdf7f
+# %% ../nbs/00_config.ipynb #b61662c4
 class DataSettings(_Strict):
     "Where prices come from."
     source: Literal["sample", "csv", "hyperliquid"] = "sample"
@@ -221,7 +222,7 @@ class DataSettings(_Strict):
             raise ValueError("source csv needs data.path, the file with prices")
         return self
 
-
+# %% ../nbs/00_config.ipynb #2508dac2
 class EngineSettings(_Strict):
     "How the engine runs."
     mode: Literal["paper", "live"] = "paper"
@@ -269,13 +270,13 @@ class _UniqueKeys(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
-
+# %% ../nbs/00_config.ipynb #6305f1f9
 def read_yaml(
     path: Path,  # a YAML file whose top level is a mapping
 ) -> dict[str, Any]:  # its content; {} for an empty file
     "Read a configuration file strictly."
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; write one with `portfolio-research config init`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -300,7 +301,7 @@ def setting_keys(
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from setting_keys(part, f"{prefix}{name}.")
 
-
+# %% ../nbs/00_config.ipynb #8d162c90
 def nearest_key(
     key: str,  # dotted path that is not valid
 ) -> str:  # a valid dotted path, or "" if nothing is near
@@ -319,7 +320,7 @@ ENVIRONMENT = {
 }
 SECRETS = ("PORTFOLIO_RESEARCH_SMTP_PASSWORD", "PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL")
 
-
+# %% ../nbs/00_config.ipynb #6e7f5a74
 def check_environment(
     names: list[str],  # names of environment variables
 ) -> None:
@@ -330,7 +331,7 @@ def check_environment(
         if ours and name.upper() not in valid:
             near = get_close_matches(name.upper(), valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigError(f"environment variable {name} is not known{hint} Correct it or unset it.")
+            raise ConfigError(f"environment variable {name} is not known{hint} Correct it or unset it")
 
 # %% ../nbs/00_config.ipynb #0e85ec2b
 def _explain(error: ValidationError) -> str:
@@ -345,7 +346,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}{given}: {item['msg']}")
     return "\n".join(lines)
 
-
+# %% ../nbs/00_config.ipynb #7b6d2c71
 def load_settings(
     path: str | Path | None = None,  # config.yaml; None: $PORTFOLIO_RESEARCH_CONFIG, else ./config.yaml if it exists
     **overrides: Any,  # sections given by the caller, e.g. data={"source": "sample"}; they outrank the file
@@ -360,7 +361,7 @@ def load_settings(
         where = f"{chosen}: " if chosen else ""
         raise ConfigError(f"{where}{_explain(error)}") from None
 
-
+# %% ../nbs/00_config.ipynb #5af9d6c1
 def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in extra.items():
@@ -376,14 +377,14 @@ def portfolio_home(
     base = os.environ.get(f"{_PREFIX}_HOME") or "~/.portfolio_research"
     return Path(base).expanduser() / settings.portfolio.name
 
-
+# %% ../nbs/00_config.ipynb #a754fe90
 def store_url(
     settings: Settings,  # whose store
 ) -> str:  # SQLAlchemy URL
     "Where the store is: `engine.store_url`, or SQLite in the portfolio's folder."
     return settings.engine.store_url or f"sqlite:///{portfolio_home(settings) / 'portfolio.db'}"
 
-
+# %% ../nbs/00_config.ipynb #90753b39
 def to_yaml(
     settings: Settings,  # what to write; it never holds secrets
 ) -> str:  # YAML that `load_settings` reads back

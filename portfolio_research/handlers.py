@@ -117,7 +117,7 @@ def _email_settings(config: EmailSettings | Mapping[str, Any]) -> tuple[EmailSet
     if isinstance(config, EmailSettings):
         return config, {}
     given = dict(config)
-    extra: dict[str, Any] = {key: given.pop(key) for key in ("password", "ca_file", "timeout") if key in given}
+    extra: dict[str, Any] = {key: given.pop(key) for key in ("password", "timeout") if key in given}
     if isinstance(given.get("recipients"), str):
         given["recipients"] = [given["recipients"]]
     try:
@@ -142,7 +142,7 @@ class EmailAlertHandler:
     "Sends one mail per notice."
     def __init__(
         self,
-        email_config: EmailSettings | Mapping[str, Any],  # a dict may add password, ca_file and timeout
+        email_config: EmailSettings | Mapping[str, Any],  # a dict may add password and timeout
         *,
         name: str = "email",  # under which waiting notices are kept
     ) -> None:
@@ -151,7 +151,7 @@ class EmailAlertHandler:
         self.timeout = float(extra.get("timeout", 30.0))  # seconds for the whole attempt
         self._secret = _password(self.settings, extra.get("password"))
         try:
-            self._tls = ssl.create_default_context(cafile=extra.get("ca_file"))
+            self._tls = ssl.create_default_context(cafile=self.settings.ca_file)
             _mail(Notice("", "", Severity.LOW, (), datetime.now(UTC)), self.settings.sender, self.settings.recipients)
         except (OSError, ValueError) as error:
             raise ConfigError(f"e-mail settings: {error}") from error

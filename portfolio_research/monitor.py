@@ -16,7 +16,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from portfolio_research.alerts import (
-    AlertEvent, AlertState, Evaluation, Notice, Rule, acknowledge, default_rules, evaluate, resolve
+    AlertEvent,
+    AlertState,
+    Evaluation,
+    Notice,
+    Rule,
+    acknowledge,
+    default_rules,
+    evaluate,
+    resolve,
 )
 from .config import AlertError, ConfigError
 from .handlers import AlertHandler, DeliveryError

@@ -121,7 +121,7 @@ class RebalancingReport:
         cells = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items())
         return Html(
             f"<div class='decision {'go' if decision.rebalance else 'stay'}'><h2>{word}</h2>"
-            f"<p>{_e(_sentence(decision.reason))} {_e(cost.capitalize())}.</p></div><dl class='facts'>{cells}</dl>"
+            f"<p>{_e(_sentence(decision.reason))} {_e(_sentence(cost))}</p></div><dl class='facts'>{cells}</dl>"
         )
 
     @property
