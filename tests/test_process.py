@@ -70,7 +70,7 @@ def test_an_engine_lives_on_at_the_end_refuses_a_second_one_and_stops_cleanly(
 
 def test_a_full_disk_halts_the_engine_which_says_so(wanted: Settings, capfd: pytest.CaptureFixture[str]) -> None:
     def run() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # no file may grow beyond: as if the disk were full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # as if the disk were full
         os._exit(run_engine(wanted, until_end=True))
 
     process = FORK.Process(target=run)
@@ -89,7 +89,8 @@ def test_a_lock_is_free_again_after_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "main" / "engine.lock"
     with engine_lock(path):
         assert lock_holder(path)["pid"] == os.getpid()
-        with pytest.raises(EngineRunning, match=f"process {os.getpid()} since .*stop that engine first"), engine_lock(path):
+        said = f"process {os.getpid()} since .*stop that engine first"
+        with pytest.raises(EngineRunning, match=said), engine_lock(path):
             pass
     with engine_lock(path):
         pass

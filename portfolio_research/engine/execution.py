@@ -1,7 +1,7 @@
 """From a decision to fills: orders are planned as a whole, written down, and only then sent.
 
 A plan is complete before its first order leaves: sizes in exact units, sells before buys, large ones in slices, buys
-capped at the cash that the sells will have brought. So what a crash interrupts can be taken up where it was, and the same
+capped at the cash that the sells will have brought. So what a crash interrupts can be taken up where it was, and one
 plan always ends in the same book.
 """
 
@@ -104,7 +104,8 @@ def plan(
     for trade in sorted(trades, key=lambda t: t.side != "sell"):
         mark = to_decimal(marks[trade.asset])
         size = _units(trade, positions, mark, desk, purse)
-        pieces = desk.split(size, trade.slices or desk.slices(trade.amount, equity)) if size else []
+        traded = min(trade.amount, float((abs(size) + desk.lot) * mark))  # the purse may have cut it
+        pieces = desk.split(size, trade.slices or desk.slices(traded, equity)) if size else []
         orders += [
             ledger.PlannedOrder(
                 ledger.cloid(rebalance_id, trade.asset, k),
