@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
 from rich.table import Table
 
 from portfolio_research.config import (
@@ -192,7 +191,7 @@ def _welcome(settings: Settings, home: Path, url: str | None) -> None:
     if url:
         lines.append(f"Dashboard [bold link={url}]{escape(url)}[/]")
     lines += [f"Kept in   {escape(str(home))}", "Stop with Ctrl-C; the next start continues where this one ended."]
-    out.print(Panel("\n".join(lines), expand=False), soft_wrap=True)
+    out.print("\n".join(lines), soft_wrap=True, highlight=False)
 
 
 @app.command(epilog="Example: portfolio-research engine --config config.yaml")

@@ -301,7 +301,8 @@ def _word(rule: Rule, state: AlertState, kind: str, now: datetime) -> str:
     "One sentence for people."
     shown, side = _show(state.value, rule.unit), "at or above" if rule.above else "at or below"
     if kind != "resolved":
-        where = "back from" if state.state == "recovering" else side
+        beyond = state.value >= state.threshold if rule.above else state.value <= state.threshold
+        where = side if beyond else "back from" if state.state == "recovering" else "not yet clear of"
         return f"{rule.title or rule.metric} {shown}, {where} {_show(state.threshold, rule.unit)}"
     by = f"; acknowledged by {state.acknowledged_by}" if state.acknowledged_by else ""
     worst, took = _show(state.peak, rule.unit), str(now - state.since).removesuffix(", 0:00:00")

@@ -301,7 +301,7 @@ export function rebalancing() {
   const urgency = (row) => -RANK.indexOf(row.urgency);
   const columns = [
     { key: "asset", label: "Asset", class: "asset", textual: true, value: (row) => row.asset, cell: (row) => row.asset },
-    { key: "side", label: "Action", textual: true, value: (row) => row.side, cell: (row) => SIDES[row.side] ?? row.side },
+    { key: "side", label: "Action", class: "side", textual: true, value: (row) => row.side, cell: (row) => SIDES[row.side] ?? row.side },
     { key: "urgency", label: "Urgency", value: urgency, paint: paintUrgency },
     { key: "drift", label: "Drift", class: "num", value: (row) => Math.abs(row.drift),
       paint: (cell, row) => { text(cell, signed(row.drift, percent(row.drift))); attr(cell, "title", `${percent(row.current_weight)} now, ${percent(row.target_weight)} wanted`); } },
