@@ -151,6 +151,7 @@ class _EngineProcess:
 def _run_both(settings: Settings, home: Path) -> int:
     """Start the dashboard, then the engine; restart what dies; stop both cleanly."""
     from portfolio_research.dashboard.manager import DashboardManager
+    from portfolio_research.reports.schedule import ReportSchedule
 
     home.mkdir(parents=True, exist_ok=True)
     effective = home / "settings.yaml"
@@ -158,6 +159,7 @@ def _run_both(settings: Settings, home: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     dashboard = DashboardManager(settings) if settings.dashboard.enabled else None
     engine_process = None
+    reports = ReportSchedule(settings, effective)
     try:
         if dashboard:
             with out.status("Starting the dashboard"):
@@ -168,6 +170,7 @@ def _run_both(settings: Settings, home: Path) -> int:
             if dashboard and not dashboard.is_running:
                 err.print("The dashboard stopped; starting it again.")
                 dashboard.start()
+            reports.poll()
             time.sleep(0.5)
         return code
     except KeyboardInterrupt:
@@ -175,6 +178,7 @@ def _run_both(settings: Settings, home: Path) -> int:
         return 130
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        reports.stop()
         if engine_process:
             engine_process.stop()
         if dashboard:
@@ -340,7 +344,9 @@ def report(
 
     settings = _settings(config, portfolio={"name": portfolio})
     out.print(
-        str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance)), highlight=False, soft_wrap=True
+        str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance, progress=err.is_terminal)),
+        highlight=False,
+        soft_wrap=True,
     )
 
 

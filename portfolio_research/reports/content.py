@@ -338,9 +338,7 @@ def _alerts(conn: "Connection", portfolio: str, day: datetime) -> list[dict[str,
 
 
 def _fingerprint(closes: pd.DataFrame, earlier: Sequence[Fill]) -> str:
-    text = closes.to_json(double_precision=15) + json.dumps(
-        [[f.tid, str(f.size), str(f.price), str(f.fee)] for f in earlier]
-    )
+    text = closes.to_csv() + json.dumps([[f.tid, str(f.size), str(f.price), str(f.fee)] for f in earlier])
     return sha256(text.encode()).hexdigest()[:16]
 
 

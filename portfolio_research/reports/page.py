@@ -15,6 +15,7 @@ STYLE = Path(__file__).with_name("page.css")
 
 def to_html(notebook: Path, title: str) -> str:
     """The page of an executed notebook: prose and outputs in order, with our own style and no external reference."""
+    import nbformat
     from nbconvert.exporters import HTMLExporter
 
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
@@ -24,5 +25,10 @@ def to_html(notebook: Path, title: str) -> str:
         exclude_output_prompt=True,
         anchor_link_text="",
     )
-    body, _ = exporter.from_filename(str(notebook))
+    content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    for number, cell in enumerate(content.cells):
+        cell["id"] = (
+            f"cell-{number}"  # papermill gives its cell a random one, and the same report should be the same bytes
+        )
+    body, _ = exporter.from_notebook_node(content)
     return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
