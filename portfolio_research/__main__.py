@@ -61,6 +61,7 @@ Portfolio = Annotated[
 ]
 STOP_SECONDS = 20.0  # what a clean stop may take before we insist
 MAX_KILLS = 5
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
@@ -132,9 +133,9 @@ class _EngineProcess:
             return code
         self.kills += 1
         if self.kills > MAX_KILLS:
-            err.print(f"The engine was killed {self.kills} times; not starting it again.")
+            _tell(f"The engine was killed {self.kills} times; not starting it again.")
             return 4
-        err.print(f"The engine was killed (signal {-code}); starting it again, it continues from its ledger.")
+        _tell(f"The engine was killed (signal {-code}); starting it again, it continues from its ledger.")
         self.process = subprocess.Popen(self.command)
         return None
 
@@ -156,7 +157,8 @@ def _run_both(settings: Settings, home: Path) -> int:
     home.mkdir(parents=True, exist_ok=True)
     effective = home / "settings.yaml"
     effective.write_text(to_yaml(settings), encoding="utf-8")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in STOPPING:  # by hand: a shell that starts us in the background ignores SIGINT
+        signal.signal(number, _interrupt)
     dashboard = DashboardManager(settings) if settings.dashboard.enabled else None
     engine_process = None
     reports = ReportSchedule(settings, effective)
@@ -168,21 +170,30 @@ def _run_both(settings: Settings, home: Path) -> int:
         _welcome(settings, home, dashboard.link if dashboard else None)
         while (code := engine_process.exit_code()) is None:
             if dashboard and not dashboard.is_running:
-                err.print("The dashboard stopped; starting it again.")
+                _tell("The dashboard stopped; starting it again.")
                 dashboard.start()
             reports.poll()
             time.sleep(0.5)
         return code
     except KeyboardInterrupt:
-        err.print("\nStopping; what has happened is on disk.")
+        _tell("\nStopping; what has happened is on disk.")
         return 130
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in STOPPING:  # a second Ctrl-C does not leave children behind
+            signal.signal(number, signal.SIG_IGN)
         reports.stop()
         if engine_process:
             engine_process.stop()
         if dashboard:
             dashboard.stop()
+
+
+def _tell(message: str) -> None:
+    err.print(message, soft_wrap=True, highlight=False)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _welcome(settings: Settings, home: Path, url: str | None) -> None:
