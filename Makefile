@@ -15,7 +15,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 14
 
 run: $(VENV)/.runtime  ## the portfolio of the bundled sample and its dashboard (ARGS="--speed 5")
-	@$(BIN)/portfolio-research run $(ARGS)
+	@$(BIN)/portfolio-research run $(ARGS) || [ $$? = 130 ]
 
 test: lint  ## everything that must hold (ARGS="-k hrp")
 	@$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --cov --cov-report term:skip-covered $(ARGS)

@@ -82,6 +82,7 @@ def _settings_file(settings: Settings, folder: Path) -> str:
 
 def _execute(template: Path, made: Path, parameters: dict[str, Any], *, keep: Path, progress: bool) -> None:
     import papermill  # type: ignore[import-untyped]
+    from traitlets.config import Config
 
     try:
         with _without_secrets():
@@ -94,6 +95,8 @@ def _execute(template: Path, made: Path, parameters: dict[str, Any], *, keep: Pa
                 request_save_on_cell_execute=False,
                 execution_timeout=TIMEOUT,
                 cwd=str(made.parent),
+                config=Config({"KernelManager": {"transport": "ipc"}}),  # no port that others could read or take
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # being told to stop is not news
             )
     except Exception as error:
         if made.exists():
