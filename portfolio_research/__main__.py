@@ -154,7 +154,7 @@ def _run_both(settings: Settings, home: Path) -> int:
     from portfolio_research.dashboard.manager import DashboardManager
     from portfolio_research.reports.schedule import ReportSchedule
 
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)  # what somebody owns is nobody else's business
     effective = home / "settings.yaml"
     effective.write_text(to_yaml(settings), encoding="utf-8")
     for number in STOPPING:  # by hand: a shell that starts us in the background ignores SIGINT

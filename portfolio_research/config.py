@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -228,6 +229,12 @@ class EngineSettings(_Strict):
     mode: Literal["paper", "live"] = "paper"
     speed: float = Field(default=1.0, ge=0)  # bars per second of a replay; 0: as fast as possible
     store_url: str | None = None  # None: SQLite in the portfolio's folder
+
+    @model_validator(mode="after")
+    def _no_password(self) -> "EngineSettings":
+        if self.store_url and urlsplit(self.store_url).password:
+            raise ValueError("store_url holds a password, and settings are shown and stored; keep it in ~/.pgpass instead")
+        return self
 
 # %% ../nbs/00_config.ipynb #35be9f08
 _PREFIX = "PORTFOLIO_RESEARCH"

@@ -149,6 +149,12 @@ def test_a_default_that_no_longer_fits_gives_way() -> None:
     assert AlertThresholds(max_drawdown_high=0.19).max_drawdown_high == 0.19
 
 
+def test_a_password_in_the_stores_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="pgpass") as refusal:
+        load_settings(write("engine: {store_url: 'postgresql://me:hunter2@db/portfolios'}\n"))
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().portfolio.name = "other"  # type: ignore[misc]

@@ -356,3 +356,8 @@ def test_json_refuses_what_it_cannot_say():
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_decimals_of_floats_come_back(value):
     assert float(enc.to_decimal(value)) == value
+
+
+def test_a_new_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    Store.open(tmp_path / "mine" / "portfolio.db").close()
+    assert (tmp_path / "mine").stat().st_mode & 0o077 == 0

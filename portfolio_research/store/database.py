@@ -182,7 +182,7 @@ def _prepare_file(path: Path, readonly: bool) -> None:
         raise StoreError(f"{path}: no such store: start it once with `portfolio-research run`")
     try:
         if not readonly:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: choose a folder that can be written") from error
 
