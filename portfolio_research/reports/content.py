@@ -162,26 +162,21 @@ class RebalancingReport:
         rows = [
             [
                 r.asset,
-                r.side if self.decision.rebalance else "hold",
+                r.side + (", TWAP" if r.use_twap else ""),
                 f"{r.amount_to_trade:,.2f}" if r.side != "hold" else "–",
                 f"{r.estimated_cost:,.2f}" if r.side != "hold" else "–",
-                "TWAP" if r.use_twap else "",
                 r.reason,
             ]
             for r in sorted(self.decision.recommendations, key=lambda r: -r.amount_to_trade)
         ]
-        return _table(
-            ["asset", "side", f"amount, {self.quote}", f"cost, {self.quote}", "execution", "reason"],
-            rows,
-            numbers=(2, 3),
-        )
+        return _table(["asset", "side", f"amount, {self.quote}", f"cost, {self.quote}", "reason"], rows, numbers=(2, 3))
 
     def alert_table(self) -> Html:
         """Alerts that were active on the day, the worst first."""
         if not self.alerts:
             return Html("<p>No active alerts.</p>")
         rows = [[a["severity"], a["message"], a["since"][:10], a.get("acknowledged_by") or ""] for a in self.alerts]
-        return _table(["severity", "alert", "since", "acknowledged by"], rows)
+        return _table(["severity", "alert", "since", "seen by"], rows)
 
     def equity_figure(self) -> Html:
         """Equity and drawdown within the window, with the limits."""
@@ -225,7 +220,7 @@ class RebalancingReport:
             "window": f"{self.window} days",
             "tolerance": f"{self.decision.tolerance:g}",
             "prices": self.source,
-            "periods per year": f"{self.computed.get('periods_per_year', '–')}",
+            "periods per year": f"{self.settings.periods_per_year:g}",
             "data fingerprint": self.fingerprint,
         }
         return _table(["parameter", "value"], [[k, v] for k, v in facts.items()])
@@ -369,11 +364,15 @@ def _figure(chart: Chart, alt: str, note: str = "") -> Html:
     return Html(f"<figure><img alt='{_e(alt)}' src='data:image/svg+xml;base64,{data}'>{caption}</figure>")
 
 
+PROSE = ("alert", "reason", "definition")  # columns of sentences: never squeezed to a word a line
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> Html:
     """A plain table; columns in `numbers` are aligned right."""
 
     def cell(i: int, value: object, tag: str = "td") -> str:
-        return f"<{tag}{' class=n' if i in numbers else ''}>{_e(value)}</{tag}>"
+        kind = " class=n" if i in numbers else " class=long" if head[i] in PROSE else ""
+        return f"<{tag}{kind}>{_e(value)}</{tag}>"
 
     top = "".join(cell(i, h, "th") for i, h in enumerate(head))
     body = "".join("<tr>" + "".join(cell(i, v) for i, v in enumerate(row)) + "</tr>" for row in rows)
