@@ -365,8 +365,10 @@ def main() -> None:
     problems: list[str] = []
     if options.command == "edit":
         edit(options.nb)
+        print(f"Change .edit/{options.nb}.py, then: make apply NB={options.nb}")
     elif options.command == "apply":
         apply(options.nb)
+        print(f"nbs/{options.nb}.ipynb, its module and its outputs are in step. Then: make test")
     elif options.command == "readme":
         (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
     elif options.command == "sync":
