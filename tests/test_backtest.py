@@ -1,6 +1,5 @@
 """The back-test: golden values, no look ahead, and a ledger that balances."""
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from portfolio_research.rebalancing import Policy, as_positions, decide
 from portfolio_research.regimes import current_regime
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("PORTFOLIO_RESEARCH_TEST_DATA") or ROOT.parent / "shared/data")
 
 
 def market(rows: int = 90, assets: int = 4, seed: int = 0) -> pd.DataFrame:
@@ -53,11 +51,8 @@ def balances(result: BacktestResult, prices: pd.DataFrame) -> None:
 
 # ------------------------------------------------------------------ walk-forward
 @pytest.mark.parametrize("case", range(6))
-def test_golden(case: int) -> None:
-    path = DATA / "walkforward_golden.json"
-    if not path.exists():
-        pytest.skip(f"no golden values at {path}; set PORTFOLIO_RESEARCH_TEST_DATA")
-    golden = json.loads(path.read_text())
+def test_golden(case: int, test_data: Path) -> None:
+    golden = json.loads((test_data / "walkforward_golden.json").read_text())
     values, want = np.array(golden["prices"]), golden["cases"][case]
     prices = pd.DataFrame(values, pd.date_range("2020-01-01", periods=len(values), tz="UTC"),
                           [f"A{i}" for i in range(values.shape[1])])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from store_rows import CAPITAL, day, fill_of, open_order, start
 
 from portfolio_research.config import StoreError
+from portfolio_research.rebalancing import Positions
 from portfolio_research.store import Store, ledger, telemetry
 
 
@@ -248,12 +249,11 @@ def test_a_holding_without_any_price_is_an_error(store):
 
 
 def test_positions_stay_decimal(store):
-    rebalancing = pytest.importorskip("portfolio_research.rebalancing")
     with store.begin() as conn:
         traded(conn, ("BTC", "0.3", "100.1"))
         telemetry.record_bars(conn, "main", [(day(0), {"BTC": 100.2})])
         positions = ledger.load_positions(conn, "main")
-    assert isinstance(positions, rebalancing.Positions)
+    assert isinstance(positions, Positions)
     btc = positions["BTC"]
     assert (btc.size, btc.entry_price, btc.mark_price) == (Decimal("0.3"), Decimal("100.1"), Decimal("100.2"))
     assert positions.cash == CAPITAL - Decimal("30.03")

@@ -1,8 +1,6 @@
 """Metrics against golden values, their edge cases, and the properties that hold for any returns."""
 import json
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from portfolio_research import metrics as m
 from portfolio_research.config import ConfigError, DataError
 
-DATA = Path(os.environ.get("PORTFOLIO_RESEARCH_TEST_DATA", Path(__file__).parents[1] / "../shared/data"))
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 SMALL = st.floats(-0.6, 0.6).map(lambda v: round(v, 4))
 SERIES = st.lists(SMALL, min_size=3, max_size=60)
@@ -27,11 +24,8 @@ def no_warnings():
 
 
 @pytest.fixture(scope="module")
-def golden():
-    path = DATA / "metrics_golden.json"
-    if not path.exists():
-        pytest.skip(f"no test data at {path}: set PORTFOLIO_RESEARCH_TEST_DATA")
-    return json.loads(path.read_text())
+def golden(test_data):
+    return json.loads((test_data / "metrics_golden.json").read_text())
 
 
 def options(case):

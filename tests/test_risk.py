@@ -1,8 +1,6 @@
 """Portfolio risk against golden values; contributions that sum; a score with documented parts."""
 import json
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +12,6 @@ from portfolio_research.config import ConfigError, DataError
 from portfolio_research.metrics import report
 from portfolio_research.risk import concentration, diversification_ratio, portfolio_risk, risk_score
 
-DATA = Path(os.environ.get("PORTFOLIO_RESEARCH_TEST_DATA", Path(__file__).parents[1] / "../shared/data"))
-
 
 @pytest.fixture(autouse=True)
 def no_warnings():
@@ -25,11 +21,8 @@ def no_warnings():
 
 
 @pytest.fixture(scope="module")
-def golden():
-    path = DATA / "metrics_golden.json"
-    if not path.exists():
-        pytest.skip(f"no test data at {path}: set PORTFOLIO_RESEARCH_TEST_DATA")
-    return json.loads(path.read_text())["portfolio"]
+def golden(test_data):
+    return json.loads((test_data / "metrics_golden.json").read_text())["portfolio"]
 
 
 def matrix(n=300, assets="ABCD", seed=0):
