@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd
 import pytest
 
-from portfolio_research.config import StoreError, VenueError
+from portfolio_research.config import ConfigError, DataError, StoreError, VenueError
 from portfolio_research.market import hyperliquid
 from portfolio_research.market.hyperliquid import Budget, Candle, HyperliquidCandles, HyperliquidFeed, HyperliquidInfo
 from portfolio_research.market.protocol import Feed
@@ -371,10 +371,25 @@ def test_without_a_start_it_begins_180_bars_before_the_newest(market, tmp_path):
     assert first.ts == datetime(2024, 3, 9, tzinfo=UTC) - 179 * DAY
 
 
-def test_the_first_use_needs_the_venue_and_says_so(market, tmp_path):
-    market.faults = [(503, "", {})] * 99
-    with pytest.raises(VenueError, match="503"):
-        follow(feed_of(market, tmp_path), 1)
+def test_the_first_use_waits_for_the_venue_and_says_so(market, tmp_path, caplog):
+    market.faults = [(503, "", {})] * 9
+    feed = feed_of(market, tmp_path)
+    assert follow(feed, 1)[0].ts.day == 1 and feed.trouble == ""
+    assert "no new candles" in caplog.text and "503" in caplog.text and "candles are back" in caplog.text
+    assert len(caplog.records) == 2, "an outage is told once, not at every question"
+
+
+def test_an_address_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.base_url.*no-port.*is no address"):
+        HyperliquidCandles("http://127.0.0.1:no-port", tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.base_url.*is no address"):
+        HyperliquidInfo("api.hyperliquid.xyz")
+
+
+def test_an_answer_that_cannot_be_unpacked_is_refused(market):
+    market.faults = [(200, "no gzip", {"Content-Encoding": "gzip"})] * 9
+    with pytest.raises(VenueError, match="could not be reached.*DecodingError"):
+        ask(market)
 
 
 def test_later_it_runs_on_what_is_on_disk_and_says_so(market, tmp_path, caplog):
@@ -383,7 +398,7 @@ def test_later_it_runs_on_what_is_on_disk_and_says_so(market, tmp_path, caplog):
     market.now = NOW + DAY
     ticks = follow(feed_of(market, tmp_path), 10)
     assert [t.ts.day for t in ticks if t.is_bar][:9] == list(range(1, 10))
-    assert "using the candles on disk" in caplog.text
+    assert "no new candles" in caplog.text and "status 503" in caplog.text
 
 
 def test_marks_that_fail_are_left_out(market, tmp_path, caplog):
@@ -391,7 +406,7 @@ def test_marks_that_fail_are_left_out(market, tmp_path, caplog):
     market.faults = [(200, "<html>", {})]
     ticks = follow(feed_of(market, tmp_path, start=datetime(2024, 3, 9, tzinfo=UTC)), 2)
     assert [t.is_bar for t in ticks] == [True, False]
-    assert "no marks" in caplog.text
+    assert "no new marks" in caplog.text
 
 
 def test_a_day_that_one_coin_lacks_is_not_over(market, tmp_path):
@@ -403,10 +418,46 @@ def test_a_day_that_one_coin_lacks_is_not_over(market, tmp_path):
     assert [t.ts.day for t in follow(feed, 7) if t.is_bar] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_coin_without_candles_is_named(market, tmp_path):
+def test_no_mark_overtakes_a_bar_that_is_late(market, tmp_path):
+    """The venue has marks of the new day, but not yet the candle of the old one."""
+    feed, last = feed_of(market, tmp_path, start=datetime(2024, 3, 9, tzinfo=UTC)), market.days
+    seen = []
+
+    def then(k):
+        if k == 2:
+            market.days, market.now = last[last < "2024-03-10"], datetime(2024, 3, 11, 0, 1, tzinfo=UTC)
+            threading.Timer(0.3, lambda: (seen.append(feed.trouble), setattr(market, "days", last))).start()
+
+    ticks = follow(feed, 4, then=then)
+    assert [(t.ts.day, t.is_bar) for t in ticks] == [(9, True), (9, False), (10, True), (10, False)]
+    assert seen == ["waiting for the candle of 2024-03-10 of BTC, ETH"] and feed.trouble == ""
+
+
+def test_a_coin_without_candles_is_named(market, tmp_path, caplog):
     market.faults = [(200, "[]", {})]
-    with pytest.raises(VenueError, match="no candles of BTC: remove it from portfolio.assets"):
-        follow(feed_of(market, tmp_path), 1)
+    follow(feed_of(market, tmp_path), 1)
+    assert "no candles of BTC: wait, or take it out of portfolio.assets" in caplog.text
+
+
+def test_a_coin_that_the_venue_does_not_list_is_an_error(market, tmp_path):
+    feed = HyperliquidFeed(candles_of(market, tmp_path), ["BTC", "eth"], poll_seconds=0.02)
+    with pytest.raises(ConfigError, match="portfolio.assets.*lists no eth; did you mean ETH"):
+        follow(feed, 1)
+
+
+def test_the_first_bar_has_enough_returns_before_it(market, tmp_path):
+    ticks = follow(feed_of(market, tmp_path, start=None, lookback=30), 1)
+    assert ticks[0].ts == datetime(2024, 3, 2, tzinfo=UTC), "31 candles from 1 February"
+    with pytest.raises(ConfigError, match="data.start 2024-03-01 is too early: 30 returns of BTC.*2024-03-02"):
+        follow(feed_of(market, tmp_path, lookback=30), 1)
+    with pytest.raises(DataError, match="BTC has 38 daily candles, a lookback of 38 returns needs 39"):
+        follow(feed_of(market, tmp_path, start=None, lookback=38), 1)
+
+
+def test_no_bar_is_skipped_after_a_long_absence(market, tmp_path):
+    market.days = pd.date_range("2023-01-01", "2024-03-20", tz="UTC")
+    first = follow(feed_of(market, tmp_path, start=None), 1, after=datetime(2023, 5, 1, tzinfo=UTC))[0]
+    assert first.ts == datetime(2023, 5, 2, tzinfo=UTC)
 
 
 # What the venue really answered

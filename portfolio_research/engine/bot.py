@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -77,7 +77,7 @@ class HyperliquidTradingBot:
         self.store = store or wiring.open_store(settings, self.feed)
         self.dashboard_manager = dashboard
         self.on_tick: Callable[[Tick], None] = lambda tick: None  # called with every tick before it is worked on
-        self.told_from = wiring.told_from(self.feed, datetime.now(UTC))
+        self.told_from = wiring.told_from(self.feed)
         self._stop = asyncio.Event()
         self._until_end = False
         self._judged: tuple[datetime | None, dict[str, Any]] = None, {}  # regime, and the bar it was judged on
@@ -126,6 +126,7 @@ class HyperliquidTradingBot:
             decided = (row.slot for row in ledger.rebalances(conn, self.name) if not row.slot.microsecond)
             self._last_slot = next(decided, None)  # microseconds mark what was traded by hand
         self.risk_manager.portfolio_returns = self.record.returns
+        self.data_collector.now = self._done["trading"]  # known before the next bar comes: marks may come first
         self.targets = pd.Series(targets[1] if targets else {}, dtype=float).sort_index()
 
     # Starting and stopping
@@ -253,9 +254,18 @@ class HyperliquidTradingBot:
         def advance(conn: Connection) -> None:
             ledger.advance(conn, self.name, "monitoring", tick.ts)
 
+        if not tick.is_bar:  # a crash need not wait for the close to be noticed
+            self.risk_manager.portfolio_returns = self._returns_at(tick.ts)
         parts = self.risk_manager, self.portfolio_analytics, self.data_collector
         await self.portfolio_monitor.check(*parts, now=tick.ts, deliver=False, commit_hook=advance)
         self._done["monitoring"] = tick.ts
+
+    def _returns_at(self, ts: datetime) -> pd.Series[float]:
+        """The track record, and the return since its newest bar at the marks of now."""
+        known = self.record.returns
+        before = self.settings.portfolio.capital * float((1.0 + known.to_numpy()).prod())
+        index = pd.DatetimeIndex([ts], name="date", tz="UTC")
+        return pd.concat([known, pd.Series([self.risk_manager.equity / before - 1.0], index=index, name="portfolio")])
 
     @contextmanager
     def _stage(self, stage: str, tick: Tick) -> Iterator[Connection]:
@@ -343,14 +353,14 @@ class HyperliquidTradingBot:
 
     def _condition(self) -> tuple[str, str]:
         """State and detail for the heartbeat."""
-        now = self.order_executor.now
+        now, trouble = self.order_executor.now, str(getattr(self.feed, "trouble", ""))
         if self.risk_manager.halted:
             return "running", f"trading is halted: {self.risk_manager.halted}"
         if self.schedule.ended:
             return "running", "end of data"
         if now is None or (self.told_from and now < self.told_from):
-            return "warming up", f"at {now:%Y-%m-%d}" if now else "reading prices"
-        return "running", self._detail
+            return "warming up", trouble or (f"at {now:%Y-%m-%d}" if now else "reading prices")
+        return "running", trouble or self._detail
 
     def _beat(self, state: str, detail: str = "") -> None:
         speed = self.feed.speed if isinstance(self.feed, ReplayFeed) else None

@@ -74,10 +74,10 @@ def make_feed(settings: Settings) -> Feed:
     return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=named)
 
 
-def told_from(feed: Feed, now: datetime) -> datetime | None:
+def told_from(feed: Feed) -> datetime | None:
     """Market time from which people are told; before it, the past is only computed. None: from the first bar."""
     if isinstance(feed, HyperliquidFeed):
-        return now - timedelta(days=2)  # its newest closed bar began one or two days ago
+        return feed.candles.clock() - timedelta(days=2)  # its newest closed bar began one or two days ago
     return feed.live_from if isinstance(feed, ReplayFeed) else None
 
 
@@ -124,6 +124,7 @@ def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool]) ->
         sink=EngineSink(store, wanted.name, tells),
         check_interval=wanted.monitoring.check_interval,
         portfolio=wanted.name,
+        history=wanted.rebalancing.lookback,  # the returns on which the shown risk rests
         dashboard_url=f"http://{dashboard.host}:{dashboard.port}/" if dashboard.enabled else "",
     )
 
@@ -159,16 +160,20 @@ def _span(settings: Settings, prices: pd.DataFrame) -> tuple[datetime, datetime]
 def _bar(prices: pd.DataFrame, day: str | None, key: str, default: pd.Timestamp) -> datetime:
     if day is None:
         return _plain(default)
-    try:
-        moment = pd.Timestamp(day)
-    except ValueError as error:
-        raise ConfigError(f"{key} is {day!r}: write a date such as 2020-02-03") from error
-    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
+    moment = _moment(day, key)
     if not prices.index[0] <= moment <= prices.index[-1]:
         raise ConfigError(
             f"{key} {day} is outside the prices, {prices.index[0]:%Y-%m-%d} to {prices.index[-1]:%Y-%m-%d}"
         )
     return _plain(moment)
+
+
+def _moment(day: str, key: str) -> pd.Timestamp:
+    try:
+        moment = pd.Timestamp(day)
+    except ValueError as error:
+        raise ConfigError(f"{key} is {day!r}: write a date such as 2020-02-03") from error
+    return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
 
 
 def _plain(moment: pd.Timestamp) -> datetime:
@@ -179,5 +184,9 @@ def _plain(moment: pd.Timestamp) -> datetime:
 def _hyperliquid(settings: Settings) -> HyperliquidFeed:
     candles = HyperliquidCandles(settings.data.base_url, portfolio_home(settings) / "candles")
     start = settings.data.start
-    begin = pd.Timestamp(start, tz="UTC").to_pydatetime() if start else None
-    return HyperliquidFeed(candles, settings.portfolio.assets, start=begin)
+    return HyperliquidFeed(
+        candles,
+        settings.portfolio.assets,
+        start=_plain(_moment(start, "data.start")) if start else None,
+        lookback=settings.portfolio.rebalancing.lookback,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import difflib
 import io
 import json
 import logging
@@ -24,7 +25,7 @@ from typing import Any, Self
 import httpx
 import pandas as pd
 
-from portfolio_research.config import StoreError, VenueError
+from portfolio_research.config import ConfigError, DataError, StoreError, VenueError
 from portfolio_research.market.protocol import Tick
 
 BASE_URL = "https://api.hyperliquid.xyz"
@@ -102,7 +103,7 @@ class HyperliquidInfo:
     def __init__(
         self, base_url: str = BASE_URL, client: httpx.AsyncClient | None = None, *, pauses: Sequence[float] = _PAUSES
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = _address(base_url)
         self.budget = Budget()
         self._client = client
         self._pauses = pauses
@@ -155,7 +156,7 @@ class HyperliquidInfo:
             self._client = httpx.AsyncClient(timeout=httpx.Timeout(10.0, connect=5.0))
         try:
             return await self._client.post(f"{self.base_url}/info", json=question)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Passing(f"could not be reached ({type(error).__name__} {error})".replace(" )", ")")) from error
 
     def _parsed(self, response: httpx.Response) -> Any:
@@ -256,7 +257,10 @@ class HyperliquidCandles:
 
 
 class HyperliquidFeed:
-    """Closed daily candles, then each new one as it closes, and marks in between."""
+    """Closed daily candles, then each new one as it closes, and marks in between.
+
+    A venue that is away is waited for: `trouble` says what is missing meanwhile, and no price is made up for it.
+    """
 
     def __init__(
         self,
@@ -265,13 +269,21 @@ class HyperliquidFeed:
         *,
         start: datetime | None = None,  # first bar that is given; None: 180 bars before the newest
         poll_seconds: float = 30.0,  # how often marks are asked for
+        lookback: int = 0,  # returns of every coin that must be known on the first bar
     ) -> None:
         self.candles = candles
         self.coins = list(coins) or list(DEFAULT_COINS)
         self.poll_seconds = poll_seconds
+        self.lookback = lookback
         self.source = f"Hyperliquid public candles ({httpx.URL(candles.info.base_url).host})"
         self._start = start
+        self._troubles: dict[str, str] = {}  # by what is asked for
         self._prices = candles.prices(self.coins)
+
+    @property
+    def trouble(self) -> str:
+        """What the venue does not give at present; "" when all is well."""
+        return "; ".join(dict.fromkeys(filter(None, self._troubles.values())))
 
     def history(self, n: int, until: datetime | None = None) -> pd.DataFrame:
         """The last `n` closed bars up to and including `until`; what is not on disk is known once `ticks` has begun."""
@@ -280,11 +292,11 @@ class HyperliquidFeed:
         return known.iloc[max(0, end - n) : end]
 
     async def ticks(self, after: datetime | None = None) -> AsyncIterator[Tick]:
-        """All closed bars later than `after`, then marks and bars as they come, for ever.
-
-        At first the venue must answer, unless each coin has candles on disk; later it may be away for a while.
-        """
-        await self._refresh(must=bool(self._prices.isna().all().any()))
+        """All closed bars later than `after`, then marks and bars as they come, for ever."""
+        await self._refresh()
+        while self._missing():  # nothing can be computed before every coin has candles
+            await asyncio.sleep(self.poll_seconds)
+            await self._refresh()
         last = after
         while True:
             for bar in self._bars(last):
@@ -295,55 +307,112 @@ class HyperliquidFeed:
                 yield mark
             await asyncio.sleep(self.poll_seconds)
             if self._is_due():
-                await self._refresh(must=False)
+                await self._refresh()
 
     def _bars(self, after: datetime | None) -> list[Tick]:
-        since = max(after + timedelta(microseconds=1) if after else self._first(), self._first())
-        wanted = self._prices[self._prices.index >= pd.Timestamp(since)]
+        since = after + timedelta(microseconds=1) if after else self._first()
+        wanted = self._prices[self._prices.index >= pd.Timestamp(max(since, self._start or since))]
         times = pd.DatetimeIndex(wanted.index).to_pydatetime()
         rows = zip(times, wanted.to_numpy().tolist(), strict=True)
         return [Tick(ts, _priced(zip(self.coins, row, strict=True))) for ts, row in rows]
 
     def _first(self) -> datetime:
-        if self._start is not None:
-            return self._start
+        """The first bar: as asked for, or 180 bars before the newest, but with enough returns before it."""
+        begins = {coin: pd.Timestamp(str(self._prices[coin].first_valid_index())) for coin in self.coins}
+        youngest = max(begins, key=lambda coin: begins[coin])
+        known = int((self._prices.index >= begins[youngest]).sum())
+        if known < self.lookback + 1:
+            raise DataError(
+                f"{youngest} has {known} daily candles, a lookback of {self.lookback} returns needs "
+                f"{self.lookback + 1}: take it out of portfolio.assets, or lower portfolio.rebalancing.lookback"
+            )
+        possible: datetime = self._prices.index[len(self._prices) - known + self.lookback].to_pydatetime()
+        if self._start is not None and self._start < possible:
+            raise ConfigError(
+                f"data.start {self._start:%Y-%m-%d} is too early: {self.lookback} returns of {youngest} before it are "
+                f"needed (portfolio.rebalancing.lookback), the first possible bar is {possible:%Y-%m-%d}"
+            )
         newest: datetime = self._prices.index[max(0, len(self._prices) - 180)].to_pydatetime()
-        return newest
+        return self._start or max(newest, possible)
 
     async def _mark(self) -> Tick | None:
         """The marks of now, on the time scale of bars (see Tick)."""
         try:
             mids = await self.candles.info.mids()
         except VenueError as error:
-            _log.warning("no marks: %s", error)
+            self._note("marks", str(error))
             return None
         known = {coin: mids[coin] for coin in self.coins if coin in mids}
-        return Tick(self.candles.clock() - DAY, known, is_bar=False) if known else None
+        mark = Tick(self.candles.clock() - DAY, known, is_bar=False)
+        if not known or self._is_due():  # a mark ahead of a bar that is still to come would push that bar into the past
+            return None
+        self._note("marks", "")
+        return mark
 
     def _is_due(self) -> bool:
         """Whether a day has closed that is not on disk."""
         return bool(self._prices.empty or self.candles.clock() >= self._prices.index[-1].to_pydatetime() + 2 * DAY)
 
-    async def _refresh(self, *, must: bool) -> None:
-        for coin in self.coins:
-            try:
+    def _missing(self) -> list[str]:
+        """Coins without a single candle."""
+        return [coin for coin in self.coins if self._prices[coin].isna().all()]
+
+    async def _refresh(self) -> None:
+        """Ask for what is not on disk; note what could not be had."""
+        trouble = ""
+        try:
+            for coin in self.coins:
                 await self.candles.update(coin)
-            except VenueError as error:
-                if must:
-                    raise
-                _log.warning("using the candles on disk: %s", error)
-                break
-        fresh = self.candles.prices(self.coins)
-        self._prices = fresh[fresh.index <= _common_end(fresh)]
+        except VenueError as error:
+            trouble = str(error)
+        known = self.candles.prices(self.coins)
+        self._prices = known[known.index <= _common_end(known)]
+        if missing := self._missing():
+            await self._check_listed(missing)
+            names = ", ".join(missing)
+            trouble = trouble or f"there are no candles of {names}: wait, or take it out of portfolio.assets"
+        elif self._is_due():
+            day = self._prices.index[-1] + DAY
+            late = [coin for coin in self.coins if pd.Timestamp(str(known[coin].last_valid_index())) < day]
+            trouble = trouble or f"waiting for the candle of {day:%Y-%m-%d} of {', '.join(late)}"
+        self._note("candles", trouble)
+
+    async def _check_listed(self, coins: Sequence[str]) -> None:
+        """A coin that the venue does not know never gets candles: to wait for them would be for ever."""
+        try:
+            listed = await self.candles.info.mids()
+        except VenueError:
+            return  # the venue is away, so nobody can tell
+        if unknown := [coin for coin in coins if coin not in listed]:
+            near = difflib.get_close_matches(unknown[0].upper(), listed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(listed)[:12])}"
+            raise ConfigError(f"portfolio.assets: {self.candles.info.base_url} lists no {unknown[0]}; {hint}")
+
+    def _note(self, what: str, trouble: str) -> None:
+        """Remember a trouble, or that it is over; say so once, not at every question."""
+        before = self._troubles.get(what, "")
+        self._troubles[what] = trouble
+        if trouble and not before:
+            _log.warning("no new %s: %s", what, trouble)
+        elif before and not trouble:
+            _log.warning("%s are back", what)
 
 
 def _common_end(prices: pd.DataFrame) -> pd.Timestamp:
-    """The newest day that every coin has: a day that only some have is not over for us."""
-    ends = [column.last_valid_index() for _, column in prices.items()]
-    if not ends or any(end is None for end in ends):
-        missing = [str(coin) for coin, end in zip(prices.columns, ends, strict=True) if end is None]
-        raise VenueError(f"there are no candles of {', '.join(missing) or 'any coin'}: remove it from portfolio.assets")
-    return min(pd.Timestamp(str(end)) for end in ends)
+    """The newest day that every coin with prices has: a day that only some have is not over for us."""
+    ends = [pd.Timestamp(str(end)) for _, column in prices.items() if (end := column.last_valid_index()) is not None]
+    return min(ends, default=pd.Timestamp.min.tz_localize("UTC"))
+
+
+def _address(url: str) -> str:
+    """The address without a slash at its end, if it is one."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"data.base_url {url!r} is no address ({error}): write it as {BASE_URL}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"data.base_url {url!r} is no address: write it as {BASE_URL}")
+    return url.rstrip("/")
 
 
 def _priced(closes: Iterable[tuple[str, float]]) -> dict[str, float]:
