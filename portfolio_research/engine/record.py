@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -35,7 +36,7 @@ class TrackRecord:
             _, assets, rows = telemetry.bars(conn, portfolio, 1, until=points[0].ts)
             record._base = dict(zip(assets, rows[0], strict=True))
         for point in points:
-            record.add(point.ts, point.equity, capital if point.benchmark is None else point.benchmark)
+            record.add(point.ts, point.equity, math.nan if point.benchmark is None else point.benchmark)
         return record
 
     def add(self, ts: datetime, equity: float, benchmark: float) -> None:
@@ -94,6 +95,8 @@ def report_payload(
     risk = portfolio_risk(asset_returns, weights) if len(weights) else {}
     return {
         "metrics": [_described(name, float(values[name])) for name in values.index],
+        "periods_per_year": periods_per_year,
+        "risk_free_rate": risk_free_rate,
         "risk_contributions": risk.get("component_risk_contributions", {}),
         "risk_score": score,
         "risk_score_parts": parts,

@@ -150,7 +150,7 @@ class RebalancingReport:
                 f"{r.current_weight:.2%}",
                 f"{r.target_weight:.2%}",
                 f"{r.drift:+.2%}",
-                _share(shares.get(r.asset)),
+                _given(shares.get(r.asset), ".1%"),
                 r.urgency,
             ]
             for r in sorted(self.decision.recommendations, key=lambda r: -abs(r.drift))
@@ -189,7 +189,7 @@ class RebalancingReport:
         )
         note = (
             "Benchmark: the same assets bought once in equal parts. Drawdown from the highest value of the "
-            f"{self.window} days shown; since the start it is {-float(self.history['drawdown'].iloc[-1]):.2%}."
+            f"{self.window} days shown; since the start it is {abs(self.history['drawdown'].iloc[-1]):.2%}."
         )
         return _figure(figure, "Equity, benchmark and drawdown", note)
 
@@ -220,7 +220,10 @@ class RebalancingReport:
             "window": f"{self.window} days",
             "tolerance": f"{self.decision.tolerance:g}",
             "prices": self.source,
-            "periods per year": f"{self.settings.periods_per_year:g}",
+            "periods per year": f"{self.computed.get('periods_per_year', self.settings.periods_per_year):g}",
+            "risk-free rate": _given(
+                self.computed.get("risk_free_rate", self.settings.portfolio.analytics.risk_free_rate), ".2%"
+            ),
             "data fingerprint": self.fingerprint,
         }
         return _table(["parameter", "value"], [[k, v] for k, v in facts.items()])
@@ -346,8 +349,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+def _given(value: float | None, how: str) -> str:
+    return "–" if value is None else format(value, how)
 
 
 def _metric(metric: dict[str, Any]) -> str:

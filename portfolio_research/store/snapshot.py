@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from portfolio_research.config import ConfigError, DashboardSettings, DataSettings, PortfolioSettings
 from portfolio_research.store import ledger, schema, telemetry
@@ -48,7 +48,8 @@ def build_snapshot(
 ) -> dict[str, Any]:
     """The whole picture as JSON's own types. `now` is the wall clock; `reports` the folder of rendered reports.
 
-    `window` counts back from the newest bar and bounds the charts and `pnl_window`.
+    `window` counts back from the newest bar and bounds the charts. Every profit is after costs, and counts from what the
+    portfolio was worth before: `pnl_day` one bar ago, `pnl_window` when the window began, the capital before the first.
     """
     wall = now or datetime.now(UTC)
     with store.read() as conn:
@@ -72,8 +73,8 @@ def build_snapshot(
             "alerts": _alerts(conn, portfolio),
             "rebalancing": _rebalancing(conn, view),
             "metrics": [_only(metric, _METRIC_KEYS) for metric in view.report.get("metrics") or []],
-            "periods_per_year": _periods_per_year(view),
-            "risk_free_rate": view.setting("portfolio.analytics.risk_free_rate"),
+            "periods_per_year": view.report.get("periods_per_year") or _periods_per_year(view),
+            "risk_free_rate": _risk_free_rate(view),
             "reports": _reports(reports or Path(store.where).parent / "reports"),
         }
     made: dict[str, Any] = plain(picture)
@@ -89,6 +90,7 @@ class _View:
     holdings: Sequence[ledger.Holding]
     cash: Decimal
     as_of: datetime | None
+    since: datetime | None  # when the window begins; None: at the very beginning
     curve: Sequence[Row[Any]]  # equity rows inside the window, oldest first
     report: Mapping[str, Any]
     targets: Mapping[str, float]
@@ -100,13 +102,15 @@ class _View:
         as_of = telemetry.newest_bar(conn, portfolio)
         report = telemetry.latest_report(conn, portfolio)
         targets = telemetry.latest_targets(conn, portfolio)
+        since = _window_start(window, as_of)
         return cls(
             row=row,
             settings=json.loads(row.settings),
             holdings=ledger.holdings(conn, portfolio),
             cash=Decimal(row.cash),
             as_of=as_of,
-            curve=_equity_rows(conn, portfolio, _window_start(window, as_of)),
+            since=since,
+            curve=_equity_rows(conn, portfolio, since),
             report=report[1] if report else {},
             targets=targets[1] if targets else {},
             decision=next(iter(ledger.rebalances(conn, portfolio, limit=1)), None),
@@ -190,7 +194,7 @@ def _overview(conn: Connection, view: _View) -> dict[str, Any]:
         "equity": now,
         "cash": view.cash,
         **_change("day", now, past.before),
-        **_change("window", now, view.curve[0].equity if view.curve else None),
+        **_change("window", now, past.began),
         **_change("total", now, capital),
         "drawdown": drawdown,
         "max_drawdown": max(drawdown, past.worst),
@@ -206,16 +210,25 @@ def _overview(conn: Connection, view: _View) -> dict[str, Any]:
 class _Past:
     peak: float  # highest equity of any finished bar, or the capital
     worst: float  # deepest drawdown of any finished bar, positive
-    before: float | None  # equity one bar before the newest; None before the second bar
+    before: float | None  # equity one bar before the newest, or the capital; None before the first bar
+    began: float | None  # equity when the window began, or the capital; None before the first bar
 
 
 def _past(conn: Connection, view: _View) -> _Past:
     table = schema.equity
     mine = table.c.portfolio == view.row.name
     peak, worst = conn.execute(select(func.max(table.c.equity), func.min(table.c.drawdown)).where(mine)).one()
-    earlier = select(table.c.equity).where(mine, table.c.ts < to_text(view.as_of)) if view.as_of else None
-    before = conn.execute(earlier.order_by(table.c.ts.desc()).limit(1)).scalar() if earlier is not None else None
-    return _Past(max(float(view.row.capital), peak or 0.0), -(worst or 0.0), before)
+    capital, newest = float(view.row.capital), to_text(view.as_of) if view.as_of else None
+
+    def worth(when: ColumnElement[bool]) -> float:
+        """Equity of the newest of these bars; without any, what the portfolio was given."""
+        newest_first = select(table.c.equity).where(mine, when).order_by(table.c.ts.desc())
+        found = conn.execute(newest_first.limit(1)).scalar()
+        return capital if found is None else float(found)
+
+    before = worth(table.c.ts < newest) if newest else None
+    began = worth(table.c.ts <= to_text(view.since)) if view.since else capital if newest else None
+    return _Past(max(capital, peak or 0.0), -(worst or 0.0), before, began)
 
 
 def _change(name: str, now: float, before: float | None) -> dict[str, float | None]:
@@ -339,7 +352,8 @@ def _history(conn: Connection, portfolio: str) -> list[dict[str, Any]]:
     fills = ledger.fills_of_rebalances(conn, [row.id for row in rows])
     return [
         {
-            "slot": row.slot, "state": row.state, "reason": row.reason, "trades": len(fills[row.id]),
+            "slot": row.slot, "state": row.state, "reason": row.reason,
+            "trades": len({f.asset for f in fills[row.id]}),  # slices of one order are one trade
             "traded": sum((abs(f.size * f.price) for f in fills[row.id]), Decimal(0)),
             "fees": sum((f.fee for f in fills[row.id]), Decimal(0)),
         }
@@ -352,6 +366,12 @@ def _periods_per_year(view: _View) -> float:
     if explicit is not None:
         return float(explicit)
     return 252.0 if view.setting("data.source") == "sample" else 365.0
+
+
+def _risk_free_rate(view: _View) -> Any:
+    """What the metrics were computed with; settings may have changed since."""
+    used = view.report.get("risk_free_rate")
+    return view.setting("portfolio.analytics.risk_free_rate") if used is None else used
 
 
 def _reports(folder: Path) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ export function cards() {
     spark.update(snapshot.equity.equity);
     pnl(today, o.pnl_day, o.pnl_day_pct, `on ${day(snapshot.as_of)}`);
     text(span.root.querySelector("h2"), `P&L, ${snapshot.window === "all" ? "all time" : snapshot.window.replace("d", " days").replace("1y", "1 year")}`);
-    pnl(span, o.pnl_window, o.pnl_window_pct, `worst drawdown ${percent(o.max_drawdown)}`);
+    pnl(span, o.pnl_window, o.pnl_window_pct, `worst drawdown since start ${percent(o.max_drawdown)}`);
     text(risk.value, isNumber(o.risk_score) ? `${number(o.risk_score, 0)} / 100` : NONE);
     text(risk.note, riskWord(o.risk_score));
     scale.update(isNumber(o.risk_score) ? o.risk_score / 100 : null, [[0.5, "medium"], [0.65, "high"], [0.8, "critical"]]);
