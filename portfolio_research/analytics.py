@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .attribution import attribute_trades, implementation_shortfall
 from .backtest import REGIME_HISTORY
 from .config import ConfigError, DataError
-from .costs import Costs, market_impact
+from .costs import Costs, market_impact, trade_costs
 from .metrics import drawdown, report
 from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
 from .regimes import current_regime, detect_regime
@@ -178,12 +178,13 @@ def _plan(r: Recommendation, c: Mapping[str, Any], policy: Policy, costs: Costs)
     volume, volatility = _of(c["adv"], r.asset), _of(c["volatility"], r.asset)
     crowded = volume is not None and r.amount_to_trade > c["max_participation"] * volume
     sliced = r.use_twap or crowded
-    slices = max(int(c["slices"]), ceil(r.amount_to_trade / policy.large_trade_threshold)) if sliced else 1
+    most = policy.large_trade_threshold or r.amount_to_trade  # 0: every trade is large, none needs more than the least
+    slices = max(int(c["slices"]), ceil(r.amount_to_trade / most)) if sliced else 1
     if policy.min_trade_size > 0:
         slices = max(1, min(slices, int(r.amount_to_trade // policy.min_trade_size)))
     cost = r.estimated_cost
     if c["spread"] is not None:
-        cost = r.amount_to_trade * (c["spread"] / 2 + costs.fee)
+        cost = float(trade_costs(np.array(r.signed_amount), replace(costs, slippage=c["spread"] / 2)))
     if volume is not None and volatility is not None:
         cost += r.amount_to_trade * market_impact(r.amount_to_trade, volume, volatility)
     when, why = _when(r, c)

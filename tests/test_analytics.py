@@ -123,9 +123,16 @@ def test_expected_cost_uses_what_is_known() -> None:
     r = recommended(amount_to_trade=10_000.0, estimated_cost=9.5)
     cost = lambda **c: STOCKS.optimize_rebalancing_timing([r], c)[0]["expected_cost"]  # noqa: E731
     assert cost() == 9.5
-    assert cost(spread=0.001) == pytest.approx(10_000 * (0.0005 + 0.00045))
+    fee_on_the_worse_price = 10_000 * (1.0005 * 1.00045 - 1) if r.side == "buy" else 10_000 * (1 - 0.9995 * 0.99955)
+    assert cost(spread=0.001) == pytest.approx(fee_on_the_worse_price, rel=1e-12)
     assert cost(adv={r.asset: 1e8}, volatility=0.02) == pytest.approx(9.5 + 10_000 * 0.02 * 0.01)
     assert cost(adv={"other": 1e8}, volatility=0.02) == 9.5
+
+
+def test_a_threshold_of_zero_slices_every_trade() -> None:
+    desk = PortfolioAnalytics(policy=Policy(large_trade_threshold=0.0))
+    (plan,) = desk.optimize_rebalancing_timing([recommended(amount_to_trade=10_000.0, use_twap=True)])
+    assert plan["slices"] == 5
 
 
 def test_unknown_condition_names_the_nearest() -> None:
