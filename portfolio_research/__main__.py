@@ -34,8 +34,11 @@ from portfolio_research.config import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
+    from portfolio_research.alerts import AlertState
     from portfolio_research.store.outbox import StoreSink
 
 app = typer.Typer(
@@ -43,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.",
 )
 alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
@@ -59,6 +63,7 @@ Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the
 Portfolio = Annotated[
     str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")
 ]
+WIDE = 110  # columns that a table of alerts needs to show one thing beside the other
 STOP_SECONDS = 20.0  # what a clean stop may take before we insist
 MAX_KILLS = 5
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -103,6 +108,8 @@ def run(
     ] = False,
 ) -> None:
     """Run a portfolio: engine and dashboard together, until Ctrl-C."""
+    if prices and source not in (None, "csv"):
+        raise ConfigError(f"--prices {prices} and --source {source} exclude each other: give one of them")
     settings = _settings(
         config,
         portfolio={"name": portfolio},
@@ -152,9 +159,16 @@ class _EngineProcess:
 def _run_both(settings: Settings, home: Path) -> int:
     """Start the dashboard, then the engine; restart what dies; stop both cleanly."""
     from portfolio_research.dashboard.manager import DashboardManager
+    from portfolio_research.engine.lock import EngineRunning, engine_lock
     from portfolio_research.reports.schedule import ReportSchedule
 
     home.mkdir(mode=0o700, parents=True, exist_ok=True)  # what somebody owns is nobody else's business
+    try:
+        with engine_lock(home / "engine.lock"):
+            pass  # free: nobody's settings are overwritten, and no dashboard is started in vain
+    except EngineRunning as running:
+        _tell(str(running))
+        return 3
     effective = home / "settings.yaml"
     effective.write_text(to_yaml(settings), encoding="utf-8")
     for number in STOPPING:  # by hand: a shell that starts us in the background ignores SIGINT
@@ -247,15 +261,16 @@ def weights(
     from portfolio_research.data import to_returns
     from portfolio_research.hrp import HierarchicalRiskParity
 
-    rebalancing = {"rebalancing": {"lookback": lookback} if lookback else None}
+    rebalancing = {"rebalancing": None if lookback is None else {"lookback": lookback}}
     settings = _settings(config, portfolio=rebalancing, data=_source(prices))
     frame = _prices(prices)
-    model = HierarchicalRiskParity().fit(to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :])
+    returns = to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :]
+    model = HierarchicalRiskParity().fit(returns)
     ordered = model.weights_.sort_values(ascending=False)
     if as_json:
         out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
         return
-    table = Table(title=f"HRP weights on {frame.index[-1]:%Y-%m-%d}")
+    table = Table(title=f"HRP weights on {frame.index[-1]:%Y-%m-%d}, from {len(returns)} returns")
     table.add_column("asset")
     table.add_column("weight", justify="right")
     table.add_column("")
@@ -312,7 +327,8 @@ def backtest(
     year, rate = settings.periods_per_year, p.analytics.risk_free_rate
     metrics = result.report(periods_per_year=year, risk_free_rate=rate, benchmark=simple)
     if csv:
-        result.equity.to_csv(csv, header=["equity"])
+        with csv.open("w", encoding="utf-8", newline="") as file:
+            result.equity.to_csv(file, header=["equity"])
     if as_json:
         out.print_json(json.dumps({k: None if v != v else float(v) for k, v in metrics.items()}))
         return
@@ -389,20 +405,24 @@ def alerts(
     if not shown:
         out.print("No active alerts." if not everything else "No alerts so far.")
         return
-    table = Table(title=f"Alerts of {ctx.obj.portfolio.name}")
-    for column in ("id", "severity", "type", "state", "since", "message", "acknowledged by"):
-        table.add_column(column)
-    for s in shown:
-        table.add_row(
-            s.id[:8],
-            str(s.severity),
-            str(s.type),
-            s.state,
-            f"{s.since:%Y-%m-%d}",
-            escape(s.message),
-            escape(f"{s.acknowledged_by}: {s.comment}") if s.acknowledged_by else "",
-        )
-    out.print(table)
+    out.print(_alert_table(shown, f"Alerts of {ctx.obj.portfolio.name}"))
+
+
+def _alert_table(states: Sequence[AlertState], title: str) -> Table:
+    """A line for each alert; on a narrow terminal the message takes in what the smaller columns would say."""
+    narrow = out.width < WIDE
+    table = Table(title=title, show_lines=narrow)
+    for column in ("id", "severity") if narrow else ("id", "severity", "type", "state", "since"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("message", ratio=1)
+    if not narrow:
+        table.add_column("acknowledged by")
+    for s in states:
+        seen = f"{s.acknowledged_by}: {s.comment}" if s.acknowledged_by else ""
+        told = f"{s.message}\n{s.state} since {s.since:%Y-%m-%d}" + (f", {seen}" if seen else "")
+        rest = (told,) if narrow else (str(s.type), s.state, f"{s.since:%Y-%m-%d}", s.message, seen)
+        table.add_row(s.id[:8], str(s.severity), *map(escape, rest))
+    return table
 
 
 Who = Annotated[str, typer.Option(help="Who you are.", envvar="USER")]
@@ -426,9 +446,11 @@ def ack(
     alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
     comment: Comment = "",
     who: Who = "operator",
+    config: Config = None,
+    portfolio: Portfolio = None,
 ) -> None:
     """Acknowledge an alert: it stays active but stops repeating. A second acknowledgement is refused."""
-    sink = _sink(ctx.obj)
+    sink = _sink(_settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj)
     state = sink.acknowledge(_find(sink, alert_id), who, comment, datetime.now(UTC))
     out.print(f"Acknowledged by {escape(who)}: {escape(state.message)}")
 
@@ -439,9 +461,11 @@ def resolve(
     alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
     comment: Comment = "",
     who: Who = "operator",
+    config: Config = None,
+    portfolio: Portfolio = None,
 ) -> None:
     """Close an alert by hand. It opens again if its limit is still breached at the next check."""
-    sink = _sink(ctx.obj)
+    sink = _sink(_settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj)
     state = sink.resolve(_find(sink, alert_id), who, comment, datetime.now(UTC))
     out.print(f"Resolved by {escape(who)}: {escape(state.message)}")
 
@@ -472,6 +496,11 @@ def main() -> None:
     except PortfolioError as error:
         err.print(f"[bold red]Error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 2))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise  # not about a path that somebody gave
+        err.print(f"[bold red]Error[/] {escape(f'{error.filename}: {error.strerror}')}", highlight=False, soft_wrap=True)
+        sys.exit(2)
     except BrokenPipeError:  # `| head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

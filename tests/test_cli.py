@@ -5,13 +5,19 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from portfolio_research import __main__ as command_line
 from portfolio_research.__main__ import main
+from portfolio_research.alerts import AlertType, Rule, Severity, evaluate
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
+from portfolio_research.store import Store, ledger
+from portfolio_research.store.outbox import StoreSink
 
 COMMANDS = [
     "run",
@@ -163,3 +169,73 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout == "portfolio:\n" and "Traceback" not in done.stderr
+
+
+def test_help_has_its_short_form(cli) -> None:
+    assert "Usage" in cli("alerts", "ack", "-h").stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["backtest", "prices.csv", "--start", "2020-02-03", "--csv", "nowhere/x.csv"], "nowhere/x.csv: No such file"),
+        (["config", "init", "--path", "nowhere/c.yaml"], "nowhere/c.yaml: No such file"),
+        (["config", "show", "--config", "."], ".: Is a directory"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line(cli, price_file: Path, command: list[str], told: str) -> None:
+    done = cli(*command, expect=2)
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_lookback_of_zero_is_not_the_default(cli, price_file: Path) -> None:
+    assert "portfolio.rebalancing.lookback = 0" in cli("weights", str(price_file), "--lookback", "0", expect=2).stderr
+
+
+def test_weights_say_how_many_returns_they_come_from(cli, price_file: Path) -> None:
+    assert "from 100 returns" in cli("weights", str(price_file), "--lookback", "100").stdout
+    assert "from 376 returns" in cli("weights", str(price_file), "--lookback", "9999").stdout
+
+
+def test_two_sources_exclude_each_other(cli, price_file: Path) -> None:
+    done = cli("run", "--prices", str(price_file), "--source", "hyperliquid", expect=2)
+    assert "exclude each other" in done.stderr
+
+
+def alerted(home: Path, portfolio: str) -> StoreSink:
+    """A portfolio with one alert."""
+    at = datetime(2020, 3, 12, tzinfo=UTC)
+    store = Store.open(home / portfolio / "portfolio.db")
+    with store.begin() as conn:
+        ledger.ensure_portfolio(conn, portfolio, Decimal(1), "USD", "paper", "test", "{}", at)
+    rule = Rule("volatility", AlertType.VOLATILITY, "volatility_ratio", {Severity.HIGH: 1.5}, title="Volatility")
+    sink = StoreSink(store, portfolio)
+    for _ in range(5):
+        found = evaluate([rule], {"volatility_ratio": 1.83}, sink.load(), portfolio=portfolio, now=at)
+        sink.commit(found, handlers=(), now=at)
+    return sink
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_alerts_can_be_read_on_any_terminal(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    (alert,) = alerted(tmp_path / "home", "main").load().values()
+    monkeypatch.setattr(command_line.out, "_width", columns)
+    lines = cli("alerts").stdout.splitlines()
+    text = " ".join(" ".join(line.split("│")[-2 if columns < 110 else 6 :][:1]) for line in lines if "│" in line)
+    assert max(map(len, lines)) <= columns and len(lines) <= 9, lines
+    assert any(alert.id[:8] in line and "high" in line for line in lines)
+    assert " ".join(text.split()).startswith(alert.message[:40])
+    assert "2020-03-12" in "".join(lines) and "firing" in "".join(lines)
+
+
+def test_an_alert_of_another_portfolio_is_acknowledged_once(cli, tmp_path: Path) -> None:
+    alerted(tmp_path / "home", "main")
+    (alert,) = alerted(tmp_path / "home", "other").load().values()
+    said = cli("alerts", "ack", alert.id[:8], "--portfolio", "other", "--who", "ann", "--comment", "seen").stdout
+    assert "Acknowledged by ann" in said
+    again = cli("alerts", "--portfolio", "other", "ack", alert.id[:8], expect=2)
+    assert "ann" in again.stderr and "Traceback" not in again.stderr
+    assert "ann: seen" in cli("alerts", "--portfolio", "other").stdout
+    assert "ann" not in cli("alerts").stdout

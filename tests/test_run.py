@@ -127,6 +127,20 @@ def test_bad_input_ends_with_2_and_a_sentence(run: Callable[..., Running], args:
     assert refused.members() == []
 
 
+def test_a_second_run_of_a_portfolio_touches_nothing(run: Callable[..., Running]) -> None:
+    from portfolio_research.engine.lock import engine_lock
+
+    probe = run("--source", "yahoo")  # only for its home
+    probe.process.wait(60)
+    settings = probe.home / "main" / "settings.yaml"
+    with engine_lock(probe.home / "main" / "engine.lock"):
+        settings.write_text("of the first")
+        refused = run()
+        assert refused.process.wait(60) == 3
+    assert "already run by process" in refused.said and "Dashboard" not in refused.said
+    assert settings.read_text() == "of the first"
+
+
 def test_a_busy_port_is_said_before_anything_starts(run: Callable[..., Running]) -> None:
     import socket
 
