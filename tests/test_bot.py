@@ -68,6 +68,15 @@ def test_more_prices_continue_where_it_ended(store: Store, tmp_path: Path) -> No
         assert rows(tmp_path / "portfolio.db", table) == rows(tmp_path / "whole.db", table), table
 
 
+def test_prices_of_other_assets_are_refused_and_change_nothing(store: Store, tmp_path: Path) -> None:
+    run(settings(), PRICES, store)
+    before = rows(tmp_path / "portfolio.db", "portfolio"), rows(tmp_path / "portfolio.db", "equity")
+    others = PRICES.rename(columns={"A1": "B1", "A4": "B4"})
+    with pytest.raises(ConfigError, match="portfolio main holds A1, A4, and price frame has no prices.*--fresh"):
+        run(settings(), others, store)
+    assert (rows(tmp_path / "portfolio.db", "portfolio"), rows(tmp_path / "portfolio.db", "equity")) == before
+
+
 def test_rebalancing_off_trades_nothing(store: Store, tmp_path: Path) -> None:
     run(settings(enabled=False), PRICES, store)
     assert not rows(tmp_path / "portfolio.db", "order") and len(rows(tmp_path / "portfolio.db", "equity")) == 15

@@ -122,6 +122,7 @@ class HyperliquidTradingBot:
             self._done = {stage: ledger.cursor(conn, self.name, stage) for stage in STAGES}
             self.record = TrackRecord.load(conn, self.name, capital)
             self.risk_manager.hold(ledger.load_positions(conn, self.name))
+            wiring.check_holdings(self.name, self.risk_manager.positions, self.feed)
             targets = telemetry.latest_targets(conn, self.name)
             decided = (row.slot for row in ledger.rebalances(conn, self.name) if not row.slot.microsecond)
             self._last_slot = next(decided, None)  # microseconds mark what was traded by hand

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -100,6 +100,16 @@ def enter_ledger(conn: Connection, settings: Settings, source: str) -> None:
         text,
         datetime.now(UTC),
     )
+
+
+def check_holdings(portfolio: str, held: Iterable[str], feed: Feed) -> None:
+    """Refuse prices that lack what the portfolio holds: it could be neither valued nor sold."""
+    priced = getattr(feed, "assets", None)  # not every feed can say
+    if priced is not None and (lacking := sorted(set(held) - set(priced))):
+        raise ConfigError(
+            f"portfolio {portfolio} holds {', '.join(lacking)}, and {feed.source} has no prices of that: give the "
+            "prices it was started with, choose another --portfolio, or begin again with `run --fresh`"
+        )
 
 
 def make_analytics(settings: Settings) -> EngineAnalytics:

@@ -281,6 +281,11 @@ class HyperliquidFeed:
         self._prices = candles.prices(self.coins)
 
     @property
+    def assets(self) -> list[str]:
+        """All coins."""
+        return self.coins
+
+    @property
     def trouble(self) -> str:
         """What the venue does not give at present; "" when all is well."""
         return "; ".join(dict.fromkeys(filter(None, self._troubles.values())))
