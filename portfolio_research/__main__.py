@@ -369,6 +369,7 @@ def report(
     """Write the rebalancing report as one HTML file and print its path."""
     from portfolio_research.reports.runner import run_report
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end that still cleans up after itself
     settings = _settings(config, portfolio={"name": portfolio})
     out.print(
         str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance, progress=err.is_terminal)),

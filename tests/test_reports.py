@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -174,6 +176,21 @@ def test_the_kernel_knows_no_secret(settings: Settings, broken: Broken, monkeypa
     broken("import os; assert 'hunter2' not in os.environ.values()")
     assert "hunter2" not in run_report(settings, as_of="2020-03-25", progress=False).read_text()
     assert os.environ["PORTFOLIO_RESEARCH_SMTP_PASSWORD"] == "hunter2"
+
+
+def test_a_report_that_is_told_to_stop_leaves_nothing_half_made(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(to_yaml(settings))
+    command = [sys.executable, "-m", "portfolio_research", "report", "--config", str(file), "--as-of", "2020-03-10"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not list(report_folder(settings).glob(".making-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(20) == 143
+    assert not list(report_folder(settings).glob(".making-*"))
+    assert not list(report_folder(settings).glob("*2020-03-10*"))
 
 
 def test_names_are_escaped() -> None:
