@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_rows import CAPITAL, day, fill_of, open_order, start
 
-from portfolio_research.config import StoreError
+from portfolio_research.config import ConfigError, StoreError
 from portfolio_research.rebalancing import Positions
 from portfolio_research.store import Store, ledger, telemetry
 
@@ -41,7 +41,7 @@ def test_a_portfolio_is_created_once_and_taken_up_again(store):
 @pytest.mark.parametrize("changed", [{"capital": Decimal(5)}, {"quote": "EUR"}, {"mode": "live"}])
 def test_what_would_falsify_the_ledger_cannot_change(store, changed):
     given_ = {"capital": CAPITAL, "quote": "USD", "mode": "paper", **changed}
-    with pytest.raises(StoreError, match=f"main was started with {next(iter(changed))}"), store.begin() as conn:
+    with pytest.raises(ConfigError, match=f"main was started with {next(iter(changed))}"), store.begin() as conn:
         ledger.ensure_portfolio(conn, "main", source="x", settings_json="{}", **given_)
 
 

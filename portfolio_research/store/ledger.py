@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection, Row, Table, and_, func, select, update
 
-from portfolio_research.config import StoreError
+from portfolio_research.config import ConfigError, StoreError
 from portfolio_research.store import schema
 from portfolio_research.store.database import insert_new, upsert
 from portfolio_research.store.encoding import from_text, to_decimal, to_json, to_text
@@ -171,8 +171,9 @@ def ensure_portfolio(
     for key, value in given.items():
         kept = getattr(row, key)
         if Decimal(kept) != capital if key == "capital" else kept != value:
-            raise StoreError(
-                f"portfolio {name} was started with {key} {kept}, not {value}: keep it, or choose another name"
+            raise ConfigError(
+                f"portfolio {name} was started with {key} {kept}, not {value}: set it back, choose another name, "
+                "or begin again with `portfolio-research run --fresh`"
             )
     conn.execute(_where_name(update(schema.portfolio), name).values(source=source, settings=settings_json))
     return False
