@@ -48,8 +48,9 @@ def build_snapshot(
 ) -> dict[str, Any]:
     """The whole picture as JSON's own types. `now` is the wall clock; `reports` the folder of rendered reports.
 
-    `window` counts back from the newest bar and bounds the charts. Every profit is after costs, and counts from what the
-    portfolio was worth before: `pnl_day` one bar ago, `pnl_window` when the window began, the capital before the first.
+    `window` counts back from the newest bar and bounds the charts. Every profit is after costs, and counts from what
+    the portfolio was worth before: `pnl_day` one bar ago, `pnl_window` when the window began, the capital before the
+    first.
     """
     wall = now or datetime.now(UTC)
     with store.read() as conn:
