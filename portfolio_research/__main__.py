@@ -117,12 +117,7 @@ def run(
         dashboard={"port": port},
         data={"source": "csv" if prices else source, "path": str(prices) if prices else None},
     )
-    home = portfolio_home(settings)
-    if fresh and home.exists():
-        kept = home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}")
-        home.rename(kept)
-        out.print(f"The old portfolio is kept in {kept}", highlight=False)
-    raise typer.Exit(_run_both(settings, home))
+    raise typer.Exit(_run_both(settings, portfolio_home(settings), fresh=fresh))
 
 
 class _EngineProcess:
@@ -156,7 +151,7 @@ class _EngineProcess:
             self.process.wait()
 
 
-def _run_both(settings: Settings, home: Path) -> int:
+def _run_both(settings: Settings, home: Path, *, fresh: bool) -> int:
     """Start the dashboard, then the engine; restart what dies; stop both cleanly."""
     from portfolio_research.dashboard.manager import DashboardManager
     from portfolio_research.engine.lock import EngineRunning, engine_lock
@@ -164,8 +159,9 @@ def _run_both(settings: Settings, home: Path) -> int:
 
     home.mkdir(mode=0o700, parents=True, exist_ok=True)  # what somebody owns is nobody else's business
     try:
-        with engine_lock(home / "engine.lock"):
-            pass  # free: nobody's settings are overwritten, and no dashboard is started in vain
+        with engine_lock(home / "engine.lock"):  # free: nobody's settings are overwritten, nobody's folder moved away
+            if fresh:
+                _set_aside(home)
     except EngineRunning as running:
         _tell(str(running))
         return 3
@@ -200,6 +196,14 @@ def _run_both(settings: Settings, home: Path) -> int:
             engine_process.stop()
         if dashboard:
             dashboard.stop()
+
+
+def _set_aside(home: Path) -> None:
+    """Keep the old portfolio under another name and begin with an empty folder."""
+    if any(path.name != "engine.lock" for path in home.iterdir()):
+        kept = home.rename(home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+        home.mkdir(mode=0o700)
+        out.print(f"The old portfolio is kept in {kept}", highlight=False, soft_wrap=True)
 
 
 def _tell(message: str) -> None:
@@ -500,7 +504,9 @@ def main() -> None:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if error.filename is None:
             raise  # not about a path that somebody gave
-        err.print(f"[bold red]Error[/] {escape(f'{error.filename}: {error.strerror}')}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]Error[/] {escape(f'{error.filename}: {error.strerror}')}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except BrokenPipeError:  # `| head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from dashboard_server import free_port
 
+from portfolio_research.engine.lock import engine_lock
+
 
 class Running:
     """The command in a process group of its own."""
@@ -151,6 +153,14 @@ def test_a_busy_port_is_said_before_anything_starts(run: Callable[..., Running])
         assert refused.process.wait(60) == 2
     assert "in use" in refused.said and "dashboard.port" in refused.said
     assert not (refused.home / "main" / "portfolio.db").exists()
+
+
+def test_fresh_does_not_move_the_folder_of_a_running_engine(run: Callable[..., Running], tmp_path: Path) -> None:
+    lock = tmp_path / "home" / "main" / "engine.lock"
+    with engine_lock(lock):
+        refused = run("--fresh")
+        assert refused.process.wait(60) == 3
+    assert str(os.getpid()) in refused.said and [p.name for p in (tmp_path / "home").iterdir()] == ["main"]
 
 
 def test_fresh_begins_again_and_keeps_the_old_folder(run: Callable[..., Running], tmp_path: Path) -> None:
