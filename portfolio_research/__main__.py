@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,8 +167,9 @@ def _run_both(settings: Settings, home: Path, *, fresh: bool) -> int:
         return 3
     effective = home / "settings.yaml"
     effective.write_text(to_yaml(settings), encoding="utf-8")
+    stopping = threading.Event()  # a flag, not an exception: one in the midst of a start would leave an orphan behind
     for number in STOPPING:  # by hand: a shell that starts us in the background ignores SIGINT
-        signal.signal(number, _interrupt)
+        signal.signal(number, lambda *_: stopping.set())
     dashboard = DashboardManager(settings) if settings.dashboard.enabled else None
     engine_process = None
     reports = ReportSchedule(settings, effective)
@@ -178,19 +179,16 @@ def _run_both(settings: Settings, home: Path, *, fresh: bool) -> int:
                 dashboard.start()
         engine_process = _EngineProcess(effective)
         _welcome(settings, home, dashboard.link if dashboard else None)
-        while (code := engine_process.exit_code()) is None:
-            if dashboard and not dashboard.is_running:
+        while not stopping.wait(0.5):
+            if (code := engine_process.exit_code()) is not None:
+                return code
+            if dashboard and not dashboard.is_running and not stopping.is_set():
                 _tell("The dashboard stopped; starting it again.")
                 dashboard.start()
             reports.poll()
-            time.sleep(0.5)
-        return code
-    except KeyboardInterrupt:
         _tell("\nStopping; what has happened is on disk.")
         return 130
     finally:
-        for number in STOPPING:  # a second Ctrl-C does not leave children behind
-            signal.signal(number, signal.SIG_IGN)
         reports.stop()
         if engine_process:
             engine_process.stop()
@@ -208,10 +206,6 @@ def _set_aside(home: Path) -> None:
 
 def _tell(message: str) -> None:
     err.print(message, soft_wrap=True, highlight=False)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _welcome(settings: Settings, home: Path, url: str | None) -> None:

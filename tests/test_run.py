@@ -115,6 +115,17 @@ def test_a_first_run_shows_a_portfolio_survives_a_killed_engine_and_stops_cleanl
     assert second.process.wait(25) == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_midst_of_the_start_leaves_no_process_behind(run: Callable[..., Running], number: int) -> None:
+    starting = run("--speed", "4")
+    while not (starting.home / "main" / "token").exists():
+        assert starting.process.poll() is None, starting.said
+        time.sleep(0.05)
+    starting.process.send_signal(number)
+    assert starting.process.wait(25) == 130
+    assert starting.members() == [] and "Traceback" not in starting.said
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
