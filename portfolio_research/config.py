@@ -28,7 +28,7 @@ class PortfolioError(Exception):
     "Anything this package refuses on purpose: the message names what, by which rule, and the remedy."
 
 
-class DataError(PortfolioError):
+class DataError(PortfolioError, ValueError):
     "Prices or returns that must not be used as they are."
 
 
@@ -36,7 +36,7 @@ class ConfigError(PortfolioError):
     "A setting that is unknown, doubled, mistyped or out of range."
 
 
-class OptimizationError(PortfolioError):
+class OptimizationError(PortfolioError, ValueError):
     "Weights that cannot be computed from what was given."
 
 
