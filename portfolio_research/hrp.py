@@ -6,32 +6,25 @@
 __all__ = ['Allocation', 'Explained', 'Compared', 'HierarchicalRiskParity']
 
 # %% ../nbs/11_hrp.ipynb #eafcd7e3
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from sklearn.base import BaseEstimator, clone  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 
-from . import tree
+from . import bounds, tree, turnover
 from . import covariance as cov
 from .config import DataError, OptimizationError
 from .covariance import Returns
 from .data import Array
+from .universe import as_frame, representatives, sorted_positions, without_cash
 
 # %% ../nbs/11_hrp.ipynb #474897b0
-def _frame(X: Any) -> Returns:
-    "A frame of another library as one of pandas, so that its column names are not lost; anything else as it is."
-    if isinstance(X, pd.DataFrame) or not hasattr(X, "columns"):
-        return cast(Returns, X)
-    return pd.DataFrame(np.asarray(X), columns=list(X.columns))
-
-
 class Allocation(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     "Base of estimators that end in `weights_`: a Series of asset weights summing to 1."
 
@@ -44,7 +37,7 @@ class Allocation(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     ) -> "pd.Series[float]":  # portfolio return of each row, rebalanced to the weights each period; NaN where a cell is
         "Returns of the fitted weights."
         check_is_fitted(self, "weights_")
-        X = _frame(X)
+        X = as_frame(X)
         if not isinstance(X, pd.DataFrame):
             if np.ndim(X) != 2:
                 raise DataError(f"returns have {np.ndim(X)} dimension(s). Reshape your data: one row per period")
@@ -66,52 +59,6 @@ class Allocation(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         return -float(self.predict(X).std())
 
 # %% ../nbs/11_hrp.ipynb #7bed650d
-def _sorted_positions(assets: Sequence[Any]) -> list[int]:
-    "Column positions by label; labels of mixed types sort by type first."
-    try:
-        return sorted(range(len(assets)), key=lambda i: assets[i])
-    except TypeError:
-        return sorted(range(len(assets)), key=lambda i: (type(assets[i]).__name__, str(assets[i])))
-
-# %% ../nbs/11_hrp.ipynb #c1324653
-def _listed(values: Any) -> list[Any]:
-    "One label or several, as a list."
-    return [values] if isinstance(values, str) else list(values)
-
-
-def _without_cash(
-    X: Returns,
-    named: Sequence[Any],  # labels to treat as cash
-    floor: float,  # volatility per period below which an asset is cash
-) -> tuple[Returns, list[Any]]:  # the risky columns, and the labels of the cash
-    "Set aside what is cash before anything is measured: a constant column would be refused, a quiet one take the book."
-    if (not named and floor <= 0) or np.ndim(X) != 2:
-        return X, []
-    frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X))
-    assets = frame.columns.tolist()
-    if unknown := [str(a) for a in named if a not in assets]:
-        raise DataError(f"treat_as_cash names {', '.join(unknown)}, not among the returns: use their labels, or leave it out")
-    deviation = frame.std(numeric_only=True)
-    quiet = set(deviation.index[deviation < floor]) | set(named)
-    cash = [a for a in assets if a in quiet]
-    if len(cash) == len(assets):
-        raise OptimizationError(f"all {len(cash)} assets count as cash: lower min_volatility, or name fewer in treat_as_cash")
-    return frame.drop(columns=cash), cash
-
-# %% ../nbs/11_hrp.ipynb #3088febd
-def _representatives(
-    correlation: Array,  # shape (n, n)
-    threshold: float,  # correlation from which two assets are copies
-    assets: Sequence[Any],  # n labels, sorted
-) -> NDArray[np.intp]:  # for each asset the position of the one that stands for it, shape (n,)
-    "Groups of copies: whatever is connected by correlations of at least the threshold."
-    group = connected_components(correlation >= threshold, directed=False)[1]
-    first: dict[int, int] = {}
-    for i in sorted(range(len(assets)), key=lambda i: (len(str(assets[i])), i)):
-        first.setdefault(int(group[i]), i)
-    return np.array([first[g] for g in group.tolist()], dtype=np.intp)
-
-# %% ../nbs/11_hrp.ipynb #e21b8590
 class _Beliefs(NamedTuple):
     "n risky assets in the order of sorted labels, and the k units that stand in the tree for them."
 
@@ -125,7 +72,7 @@ class _Beliefs(NamedTuple):
     @property
     def unit_volatility(self) -> Array:  # shape (k,)
         "Volatility of each unit; its members move as one."
-        return np.bincount(self.unit, self.share * self.volatility)
+        return np.asarray(np.bincount(self.unit, self.share * self.volatility), dtype=np.float64)
 
     @property
     def covariance(self) -> Array:  # shape (n, n)
@@ -136,34 +83,60 @@ class _Beliefs(NamedTuple):
 
 # %% ../nbs/11_hrp.ipynb #cdbd3b95
 def _believe(
+    model: "_Options",
     values: Array,  # shape (T, n), columns by sorted label; NaN only for pairwise moments
     assets: list[Any],  # n labels
-    *,
-    estimator: Any,  # covariance estimator, or None for the sample's
-    merge: float | None,  # correlation from which assets are copies
-    formed: bool,  # whether the correlation matrix may be formed
 ) -> _Beliefs:
     "Units, volatilities and correlations."
     n, correlation = len(assets), None
     stands = np.arange(n)
-    if not formed:
+    if model.algorithm == "matrix_free":
         volatility = np.std(values, axis=0, ddof=1)
-    elif estimator is None or merge is not None:
-        correlation, volatility = cov.moments(values)
+    elif model.covariance is None or model.merge_correlated is not None:
+        correlation, volatility = (cov.moments_pairwise if model.missing == "pairwise" else cov.moments)(values)
     else:
-        volatility = np.ones(n)  # the estimator's counts alone
-    if merge is not None and correlation is not None:
-        stands = _representatives(correlation, merge, assets)
+        volatility = np.ones(n)  # without copies only the estimator's counts
+    if model.merge_correlated is not None and correlation is not None:
+        stands = representatives(correlation, model.merge_correlated, assets)
     units, unit = np.unique(stands, return_inverse=True)
-    if estimator is not None:
+    if model.covariance is not None:
         labels = [assets[i] for i in units]
-        correlation, fresh = cov.moments_of_estimator(clone(estimator), values[:, units], labels)
-        volatility = volatility * (fresh / volatility[units])[unit]
+        correlation, estimated = cov.moments_of_estimator(clone(model.covariance), values[:, units], labels)
+        volatility = volatility * (estimated / volatility[units])[unit]
     elif correlation is not None and len(units) < n:
         correlation = correlation[np.ix_(units, units)]
+    if correlation is not None:
+        cov.warn_of_copies(correlation, [assets[i] for i in units])
     precision = volatility**-2.0
     share = precision / np.bincount(unit, precision)[unit]
     return _Beliefs(assets, units, unit, share, volatility, correlation)
+
+# %% ../nbs/11_hrp.ipynb #12ea3d4b
+class _Risk(NamedTuple):
+    "Answers by the matrix or, if it was never formed, by the returns."
+
+    beliefs: _Beliefs
+    values: Array  # returns, shape (T, n)
+
+    def splits(self, leaves: NDArray[np.intp]) -> list[tree.Split]:
+        "The splits of a leaf order of the units."
+        if self.beliefs.correlation is None:
+            return tree.split_shares_of_returns(self.values, leaves)
+        return tree.split_shares(self.beliefs.correlation, self.beliefs.unit_volatility, leaves)
+
+    def variance(self, positions: Array) -> float:
+        "Variance per period of positions in the n risky assets; what follows them is cash."
+        beliefs, positions = self.beliefs, positions[: len(self.beliefs.assets)]
+        if beliefs.correlation is None:
+            return float(np.var(self.values @ positions, ddof=1))
+        parts = np.bincount(beliefs.unit, positions * beliefs.volatility)
+        return float(parts @ beliefs.correlation @ parts)
+
+    def diversification_ratio(self, weights: Array) -> float:
+        "Weighted mean volatility over portfolio volatility; copies count as one."
+        variance = self.variance(weights)
+        mean = float(weights[: len(self.beliefs.assets)] @ self.beliefs.volatility)
+        return mean / variance**0.5 if variance > 0 else float("inf")
 
 # %% ../nbs/11_hrp.ipynb #4575f75b
 def _path(
@@ -277,16 +250,26 @@ class _Options(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     treat_as_cash: Sequence[Any] = ()  # labels that stay out of the tree, such as stablecoins
     min_volatility: float = 0.0  # per period; what is calmer counts as cash
     merge_correlated: float | None = None  # correlation from which assets are copies and share one leaf, e.g. 0.999
+    min_weight: float | Mapping[Any, float] = 0.0  # of every asset, or by asset
+    max_weight: float | Mapping[Any, float] = 1.0  # of every asset, or by asset
+    groups: Mapping[Any, str | Sequence[str]] | None = None  # asset -> its group, or several
+    group_min: Mapping[str, float] | None = None  # group -> least weight
+    group_max: Mapping[str, float] | None = None  # group -> most weight
+    max_risk_share: float | None = None  # most that one asset may contribute to portfolio variance, e.g. 0.2
+    order_tolerance: float = 0.0  # extra expected volatility, relative, for which the previous leaf order is kept: 0.01
+    trading_cost: float = 0.0  # fraction of traded notional; what a trade must earn back, e.g. 0.001
+    risk_aversion: float = 5.0  # Sharpe ratio over volatility that you find just right: 0.8 / 0.16
+    holding_periods: float = 63.0  # periods for which a trade is expected to stay right
 
 # %% ../nbs/11_hrp.ipynb #b40bfd2a
 _DENSE = {"distance": "direct", "linkage": "single", "order": "linkage", "codependence": "pearson", "covariance": None}
-_DENSE |= {"merge_correlated": None}
+_DENSE |= {"merge_correlated": None, "max_risk_share": None}
 
 
 def _check_options(model: _Options) -> None:
     "Refuse what cannot be, and name the remedy."
-    tree._one_of("algorithm", model.algorithm, ("dense", "matrix_free"))
-    tree._one_of("codependence", model.codependence, ("pearson", "spearman", "kendall"))
+    if model.algorithm not in ("dense", "matrix_free"):
+        raise OptimizationError(f"algorithm={model.algorithm!r} does not exist: use one of dense, matrix_free")
     if not 0 <= model.min_volatility < np.inf:
         raise OptimizationError(f"min_volatility={model.min_volatility} is no volatility: use a fraction, such as 0.001")
     if model.merge_correlated is not None and not 0 < model.merge_correlated <= 1:
@@ -302,20 +285,15 @@ def _check_options(model: _Options) -> None:
 # %% ../nbs/11_hrp.ipynb #9096aa0f
 def _grow(
     model: _Options,
-    values: Array,  # returns, shape (T, n)
-    beliefs: _Beliefs,
-) -> tuple[Array, NDArray[np.intp], list[tree.Split]]:  # linkage, leaf order, splits, all of the k units
-    "The tree of the units and its splits."
-    if beliefs.correlation is None:
-        merges = tree.cluster_of_returns(values)
-        leaves = tree.leaves(merges, len(beliefs.units))
-        return merges, leaves, tree.split_shares_of_returns(values, leaves)
-    kind, related = model.codependence, beliefs.correlation
-    if kind != "pearson":
-        related = cov.codependence(values[:, beliefs.units], kind)
-    merges = tree.cluster(related, distance=model.distance, linkage=model.linkage, order=model.order)
-    leaves = tree.leaves(merges, len(related))
-    return merges, leaves, tree.split_shares(beliefs.correlation, beliefs.unit_volatility, leaves)
+    risk: _Risk,
+) -> Array:  # scipy linkage matrix, shape (k - 1, 4)
+    "The tree of the units."
+    related, units = risk.beliefs.correlation, risk.beliefs.units
+    if related is None:
+        return tree.cluster_of_returns(risk.values)
+    if model.codependence != "pearson":
+        related = cov.codependence(risk.values[:, units], model.codependence)
+    return tree.cluster(related, distance=model.distance, linkage=model.linkage, order=model.order)
 
 # %% ../nbs/11_hrp.ipynb #bcf93585
 def _relabel(merges: Array, inputs: NDArray[np.intp]) -> Array:
@@ -326,44 +304,116 @@ def _relabel(merges: Array, inputs: NDArray[np.intp]) -> Array:
     return np.column_stack([numbers[merges[:, :2].astype(np.intp)], merges[:, 2:]])
 
 # %% ../nbs/11_hrp.ipynb #27938ed9
+def _unit_weights(splits: list[tree.Split], leaves: NDArray[np.intp]) -> Array:
+    "Weights of the units, in their own order."
+    units = np.empty(len(leaves))
+    units[leaves] = tree.multiply_shares(splits)
+    return units
+
+
+def _keep(
+    model: _Options,
+    risk: _Risk,
+    fresh: NDArray[np.intp],  # today's leaf order
+    previous: Sequence[Any],  # labels in yesterday's leaf order; assets that left are no longer counted
+) -> NDArray[np.intp]:  # leaf order to split
+    "Yesterday's leaf order, or today's if that is worth the trades."
+    beliefs = risk.beliefs
+    place = {beliefs.assets[i]: position for position, i in enumerate(beliefs.units)}
+    known = np.array([place[a] for a in dict.fromkeys(previous) if a in place], dtype=np.intp)
+
+    def volatility(leaves: NDArray[np.intp]) -> float:
+        return risk.variance((_unit_weights(risk.splits(leaves), leaves)[beliefs.unit]) * beliefs.share) ** 0.5
+
+    return turnover.keep_order(fresh, known, volatility, tolerance=model.order_tolerance)
+
+
+def _held(
+    previous: Any,  # asset -> weight
+    book: Sequence[Any],  # risky assets, then cash
+) -> Array:  # in the order of the book; what is no longer there must be sold and counts as cash
+    "Held weights, checked."
+    weights = pd.Series(previous, dtype=np.float64)
+    if bad := [str(a) for a in weights.index[~np.isfinite(weights) | (weights < 0)]]:
+        raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use fractions of the book, 0 if not held")
+    if weights.index.has_duplicates:
+        raise DataError("previous_weights name an asset twice: give each asset one weight")
+    if weights.sum() > 1 + 1e-6:
+        raise DataError(f"previous_weights sum to {weights.sum():.6g}: use fractions of the book")
+    held = np.array([float(weights.get(a, 0.0)) for a in book])
+    return held / max(1.0, held.sum())
+
+# %% ../nbs/11_hrp.ipynb #6d0a60b9
+def _limits(model: _Options, book: Sequence[Any], dropped: Sequence[Any]) -> bounds.Limits:
+    "The bounds of everything that can be held; those of dropped assets have no meaning."
+    names = ("min_weight", "max_weight", "groups", "group_min", "group_max", "max_risk_share")
+    options = {name: getattr(model, name) for name in names}
+    for name in names[:3] if dropped else ():
+        if isinstance(options[name], Mapping | pd.Series):
+            options[name] = {a: v for a, v in options[name].items() if a not in dropped}
+    return bounds.limits(book, **options)
+
+
+def _bound(weights: Array, limits: bounds.Limits, beliefs: _Beliefs) -> Array:
+    "The nearest weights within the limits; cash has no risk."
+    if limits.trivial:
+        return weights
+    if limits.max_risk_share is None:
+        return bounds.within(weights, limits)
+    n = len(beliefs.assets)
+    covariance = np.zeros((len(weights), len(weights)))
+    covariance[:n, :n] = beliefs.covariance
+    return bounds.within(weights, limits, covariance)
+
+# %% ../nbs/11_hrp.ipynb #698ad773
 def _weigh(
     model: _Options,
-    beliefs: _Beliefs,
+    risk: _Risk,
     units: Array,  # weights of the k units
-    cash: int,  # how many assets are cash
-) -> dict[str, Array]:  # weights of the risky assets, then of the cash, after each stage
+    limits: bounds.Limits,  # of the n risky assets, then the cash
+    held: Array | None,  # weights before the trade, of the same
+) -> dict[str, Array]:  # weights after each stage
     "The stages from the splits to the weights."
-    still = np.zeros(cash)
-    weights = np.concatenate([units[beliefs.unit] * beliefs.share, still])
-    stages = {"splits": np.concatenate([units[beliefs.unit], still]), "copies": weights}
+    beliefs, weights = risk.beliefs, np.zeros(len(limits.low))
+    n = len(beliefs.assets)
+    weights[:n] = units[beliefs.unit]
+    stages = {"splits": weights.copy()}
+    weights[:n] *= beliefs.share
+    stages["copies"] = weights
+    stages["bounds"] = target = _bound(weights, limits, beliefs)
+    if held is not None:
+        patience = {name: getattr(model, name) for name in ("trading_cost", "risk_aversion", "holding_periods")}
+        stages["turnover"] = _bound(turnover.blend(target, held, risk.variance, **patience), limits, beliefs)
     return stages
 
 # %% ../nbs/11_hrp.ipynb #a752eaca
-def _publish(model: Any, X: Returns, values: Array, dropped: list[Any]) -> None:
-    "Set what a fit hands out."
-    beliefs, book = model._beliefs, model._book
+def _publish(model: Any, X: Returns, risk: _Risk) -> None:
+    "Set the fitted attributes that are the same for every option."
     final = list(model._stages.values())[-1]
-    weight = dict(zip(book, final.tolist(), strict=True))
+    weight = dict(zip(model._book, final.tolist(), strict=True))
     labels = X.columns if isinstance(X, pd.DataFrame) else pd.RangeIndex(np.shape(X)[1])
     model.weights_ = pd.Series([weight.get(a, 0.0) for a in labels.tolist()], labels, name="weight", dtype=np.float64)
-    n = len(beliefs.assets)
-    risk = np.bincount(beliefs.unit, final[:n] * beliefs.volatility)
-    if beliefs.correlation is None:
-        model.diversification_ratio_ = float(risk.sum() / np.std(values @ final[:n], ddof=1))
-    else:
-        model.diversification_ratio_ = cov.diversification_ratio(risk, beliefs.correlation)
-    copies: dict[Any, list[Any]] = {}
-    for asset, u in zip(beliefs.assets, beliefs.unit.tolist(), strict=True):
-        copies.setdefault(beliefs.assets[beliefs.units[u]], []).append(asset)
+    model.diversification_ratio_ = risk.diversification_ratio(final)
     model.n_features_in_ = len(labels)
     model.__dict__.pop("feature_names_in_", None)
     if isinstance(X, pd.DataFrame) and all(isinstance(a, str) for a in labels):
         model.feature_names_in_ = np.asarray(labels, dtype=object)  # scikit-learn's rule: only for strings
-    model.diagnostics_ = {
-        "dropped": dropped,
-        "cash": book[n:],
-        "merged": {stands: members for stands, members in copies.items() if len(members) > 1},
-    }
+
+
+def _diagnose(model: Any, dropped: list[Any], kept: bool, held: Array | None) -> dict[str, Any]:
+    "What was done beyond the paper, by label."
+    beliefs, book, stages = model._beliefs, model._book, model._stages
+    copies: dict[Any, list[Any]] = {}
+    for asset, u in zip(beliefs.assets, beliefs.unit.tolist(), strict=True):
+        copies.setdefault(beliefs.assets[beliefs.units[u]], []).append(asset)
+    bound = np.flatnonzero(stages["bounds"] != stages["copies"]).tolist()
+    found: dict[str, Any] = {"dropped": dropped, "cash": book[len(beliefs.assets) :], "order_kept": kept}
+    found["merged"] = {stands: members for stands, members in copies.items() if len(members) > 1}
+    found["bound"] = {book[i]: (float(stages["copies"][i]), float(stages["bounds"][i])) for i in bound}
+    if held is not None:
+        found["wanted_turnover"] = turnover.turnover(held, stages["bounds"])
+        found["turnover"] = turnover.turnover(held, stages["turnover"])
+    return found
 
 # %% ../nbs/11_hrp.ipynb #398a58a2
 class HierarchicalRiskParity(Compared, _Options):
@@ -373,26 +423,31 @@ class HierarchicalRiskParity(Compared, _Options):
         self,
         X: Returns,  # simple returns per period, shape (T, N), T >= 2
         y: None = None,  # ignored; scikit-learn passes it
+        *,
+        previous_weights: Any = None,  # held now: asset -> fraction of the book, at most 1 in sum; for trading_cost
+        previous_order: Sequence[Any] | None = None,  # order_ of the last fit; for order_tolerance
     ) -> Self:  # itself, with weights_, order_, linkage_, splits_, covariance_, diversification_ratio_, diagnostics_
         "Weights from returns."
         _check_options(self)
-        X = _frame(X)
-        risky, cash = _without_cash(X, _listed(self.treat_as_cash), self.min_volatility)
+        X = as_frame(X)
+        risky, cash = without_cash(X, self.treat_as_cash, self.min_volatility)
         values, assets, dropped = cov.returns_matrix(risky, missing=self.missing)
-        self._inputs = np.array(_sorted_positions(assets))
+        self._inputs = sorted_positions(assets)
         if (np.diff(self._inputs) < 0).any():
             values = values[:, self._inputs]
         names = [assets[i] for i in self._inputs]
         self._book = names + cash
-        beliefs = self._beliefs = _believe(
-            values, names, estimator=self.covariance, merge=self.merge_correlated, formed=self.algorithm == "dense"
-        )
-        merges, leaves, self.splits_ = _grow(self, values, beliefs)
-        self.order_ = [names[i] for i in beliefs.units[leaves]]
-        self.linkage_ = _relabel(merges, self._inputs[beliefs.units])
+        limits = _limits(self, self._book, dropped)
+        held = None if previous_weights is None else _held(previous_weights, self._book)
+        self._beliefs = beliefs = _believe(self, values, names)
+        risk = _Risk(beliefs, values)
+        merges = _grow(self, risk)
+        fresh = tree.leaves(merges, len(beliefs.units))
+        leaves = fresh if previous_order is None else _keep(self, risk, fresh, previous_order)
+        self.splits_, self.order_ = risk.splits(leaves), [names[i] for i in beliefs.units[leaves]]
         tree.refuse_hedges(self.splits_, self.order_)
-        units = np.empty(len(leaves))
-        units[leaves] = tree.multiply_shares(self.splits_)
-        self._stages = _weigh(self, beliefs, units, len(cash))
-        _publish(self, X, values, dropped)
+        self._stages = _weigh(self, risk, _unit_weights(self.splits_, leaves), limits, held)
+        self.linkage_ = _relabel(merges, self._inputs[beliefs.units])
+        _publish(self, X, risk)
+        self.diagnostics_ = _diagnose(self, dropped, bool((leaves != fresh).any()), held)
         return self
