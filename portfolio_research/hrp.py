@@ -9,6 +9,7 @@ __all__ = ['Allocation', 'Explained', 'Compared', 'HierarchicalRiskParity']
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -266,14 +267,22 @@ _DENSE = {"distance": "direct", "linkage": "single", "order": "linkage", "codepe
 _DENSE |= {"merge_correlated": None, "max_risk_share": None}
 
 
+def _is_number(value: Any) -> bool:
+    "Numbers, but not True."
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
 def _check_options(model: _Options) -> None:
     "Refuse what cannot be, and name the remedy."
     if model.algorithm not in ("dense", "matrix_free"):
         raise OptimizationError(f"algorithm={model.algorithm!r} does not exist: use one of dense, matrix_free")
-    if not 0 <= model.min_volatility < np.inf:
-        raise OptimizationError(f"min_volatility={model.min_volatility} is no volatility: use a fraction, such as 0.001")
-    if model.merge_correlated is not None and not 0 < model.merge_correlated <= 1:
-        raise OptimizationError(f"merge_correlated={model.merge_correlated} is no correlation: use 0.999, or None")
+    floor, threshold, estimator = model.min_volatility, model.merge_correlated, model.covariance
+    if not _is_number(floor) or not 0 <= floor < np.inf:
+        raise OptimizationError(f"min_volatility={floor!r} is no volatility: use a fraction per period, such as 0.001")
+    if threshold is not None and (not _is_number(threshold) or not 0 < threshold <= 1):
+        raise OptimizationError(f"merge_correlated={threshold!r} is no correlation: use for example 0.999, or None")
+    if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "fit")):
+        raise OptimizationError(f"covariance={estimator!r} is no estimator: use one such as LedoitWolf(), or None")
     if model.algorithm == "matrix_free":
         needs = [f"{name}={value!r}" for name, value in _DENSE.items() if getattr(model, name) != value]
         needs += ["missing='raise' or 'drop_assets'"] * (model.missing == "pairwise")
@@ -310,7 +319,7 @@ def _unit_weights(splits: list[tree.Split], leaves: NDArray[np.intp]) -> Array:
     units[leaves] = tree.multiply_shares(splits)
     return units
 
-
+# %% ../nbs/11_hrp.ipynb #05ebf40a
 def _keep(
     model: _Options,
     risk: _Risk,
@@ -318,21 +327,26 @@ def _keep(
     previous: Sequence[Any],  # labels in yesterday's leaf order; assets that left are no longer counted
 ) -> NDArray[np.intp]:  # leaf order to split
     "Yesterday's leaf order, or today's if that is worth the trades."
+    if isinstance(previous, str) or not hasattr(previous, "__len__"):
+        raise DataError(f"previous_order is {previous!r}: give the list of labels in order_ of an earlier fit")
     beliefs = risk.beliefs
     place = {beliefs.assets[i]: position for position, i in enumerate(beliefs.units)}
     known = np.array([place[a] for a in dict.fromkeys(previous) if a in place], dtype=np.intp)
 
     def volatility(leaves: NDArray[np.intp]) -> float:
-        return risk.variance((_unit_weights(risk.splits(leaves), leaves)[beliefs.unit]) * beliefs.share) ** 0.5
+        weights = _unit_weights(risk.splits(leaves), leaves)[beliefs.unit] * beliefs.share
+        return float(np.sqrt(risk.variance(weights)))
 
     return turnover.keep_order(fresh, known, volatility, tolerance=model.order_tolerance)
 
-
+# %% ../nbs/11_hrp.ipynb #67b26924
 def _held(
     previous: Any,  # asset -> weight
     book: Sequence[Any],  # risky assets, then cash
-) -> Array:  # in the order of the book; what is no longer there must be sold and counts as cash
+) -> Array:  # in the order of the book
     "Held weights, checked."
+    if not isinstance(previous, Mapping | pd.Series):
+        raise DataError(f"previous_weights are a {type(previous).__name__}: give a Series or a mapping of assets to weights")
     weights = pd.Series(previous, dtype=np.float64)
     if bad := [str(a) for a in weights.index[~np.isfinite(weights) | (weights < 0)]]:
         raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use fractions of the book, 0 if not held")
@@ -340,8 +354,8 @@ def _held(
         raise DataError("previous_weights name an asset twice: give each asset one weight")
     if weights.sum() > 1 + 1e-6:
         raise DataError(f"previous_weights sum to {weights.sum():.6g}: use fractions of the book")
-    held = np.array([float(weights.get(a, 0.0)) for a in book])
-    return held / max(1.0, held.sum())
+    held = np.array([weights.get(a, 0.0) for a in book], dtype=np.float64)
+    return np.asarray(held / max(1.0, held.sum()), dtype=np.float64)
 
 # %% ../nbs/11_hrp.ipynb #6d0a60b9
 def _limits(model: _Options, book: Sequence[Any], dropped: Sequence[Any]) -> bounds.Limits:
@@ -353,9 +367,9 @@ def _limits(model: _Options, book: Sequence[Any], dropped: Sequence[Any]) -> bou
             options[name] = {a: v for a, v in options[name].items() if a not in dropped}
     return bounds.limits(book, **options)
 
-
+# %% ../nbs/11_hrp.ipynb #93189438
 def _bound(weights: Array, limits: bounds.Limits, beliefs: _Beliefs) -> Array:
-    "The nearest weights within the limits; cash has no risk."
+    "The nearest weights within the limits."
     if limits.trivial:
         return weights
     if limits.max_risk_share is None:
@@ -399,9 +413,9 @@ def _publish(model: Any, X: Returns, risk: _Risk) -> None:
     if isinstance(X, pd.DataFrame) and all(isinstance(a, str) for a in labels):
         model.feature_names_in_ = np.asarray(labels, dtype=object)  # scikit-learn's rule: only for strings
 
-
+# %% ../nbs/11_hrp.ipynb #f91ca190
 def _diagnose(model: Any, dropped: list[Any], kept: bool, held: Array | None) -> dict[str, Any]:
-    "What was done beyond the paper, by label."
+    "The entries of `diagnostics_`."
     beliefs, book, stages = model._beliefs, model._book, model._stages
     copies: dict[Any, list[Any]] = {}
     for asset, u in zip(beliefs.assets, beliefs.unit.tolist(), strict=True):

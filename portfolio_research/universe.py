@@ -21,10 +21,15 @@ from .data import Array
 def as_frame(
     table: Any,  # a DataFrame, a frame of another library with `.columns`, or anything numpy takes
 ) -> Any:  # a pandas DataFrame if there were names, else the same object
-    "Keep the column names of any frame."
-    if isinstance(table, pd.DataFrame) or not hasattr(table, "columns"):
-        return table
-    return pd.DataFrame(np.asarray(table), columns=list(table.columns))
+    "Keep the column names of any frame; a column without a name is refused."
+    if not isinstance(table, pd.DataFrame):
+        if not hasattr(table, "columns"):
+            return table
+        names = getattr(table, "column_names", table.columns)  # Arrow's columns are the data
+        table = pd.DataFrame(np.asarray(table), columns=list(names))
+    if not isinstance(table.columns, pd.MultiIndex) and table.columns.hasnans:
+        raise DataError(f"column {int(table.columns.isna().argmax())} has no name: name every asset")
+    return table
 
 # %% ../nbs/06_universe.ipynb #a8db0a67
 def sorted_positions(
@@ -38,20 +43,32 @@ def sorted_positions(
     return np.array(order, dtype=np.intp)
 
 # %% ../nbs/06_universe.ipynb #ce7f7560
+def _labels(named: Any) -> list[Any]:
+    "One label or several as a list; what can be read only once would be empty at the next fit."
+    if isinstance(named, str):
+        return [named]
+    if named is not None and not hasattr(named, "__len__"):
+        raise DataError(f"treat_as_cash is {named!r}: give a list of labels")
+    return [] if named is None else list(named)
+
+# %% ../nbs/06_universe.ipynb #de886712
 def without_cash(
     returns: Any,  # simple returns, frame or array, shape (T, N)
-    named: Sequence[Any],  # labels that are cash
+    named: Any,  # label or labels that are cash
     floor: float,  # volatility per period below which an asset is cash; 0: none is
 ) -> tuple[Any, list[Any]]:  # the risky columns, and the labels of the cash in column order
     "Set aside what is cash: by name, or because it hardly moves."
-    named = [named] if isinstance(named, str) else list(named)
-    if (not named and floor <= 0) or np.ndim(returns) != 2:
+    named = _labels(named)
+    table = returns if isinstance(returns, pd.DataFrame) else np.asarray(returns)
+    if (not named and floor <= 0) or table.ndim != 2:
         return returns, []
-    frame = returns if isinstance(returns, pd.DataFrame) else pd.DataFrame(np.asarray(returns))
+    frame = pd.DataFrame(table, copy=False)
     labels = frame.columns.tolist()
     if unknown := [str(a) for a in named if a not in labels]:
         raise DataError(f"treat_as_cash names {', '.join(unknown)}, but the returns have no such asset: use their labels")
-    deviation = frame.std(numeric_only=True)
+    if frame.columns.has_duplicates or not labels:
+        return returns, []  # refused later, by name
+    deviation = frame.infer_objects().std(numeric_only=True)
     quiet = [*named, *deviation.index[deviation < floor]]
     cash = [a for a in labels if a in quiet]
     if len(cash) == len(labels):
@@ -65,7 +82,8 @@ def representatives(
     labels: Sequence[Any],  # N labels, sorted
 ) -> NDArray[np.intp]:  # position of the asset that stands for each, shape (N,); its own if it has no copy
     "Who stands for whom."
-    group = connected_components(correlation >= threshold, directed=False)[1].tolist()
+    alike = correlation >= threshold - 1e-9  # rounding leaves exact copies just below 1
+    group = connected_components(alike, directed=False)[1].tolist()
     first: dict[int, int] = {}
     for i in sorted(range(len(labels)), key=lambda i: (len(str(labels[i])), i)):
         first.setdefault(group[i], i)
