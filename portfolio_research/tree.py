@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LINKAGES', 'correlation_distance', 'distance_of_distances', 'cluster', 'leaves', 'Split', 'halvings', 'split_shares',
-           'multiply_shares', 'refuse_hedges']
+           'multiply_shares', 'refuse_hedges', 'cluster_of_returns', 'split_shares_of_returns']
 
 # %% ../nbs/08_tree.ipynb #c68b0a44
 from collections.abc import Sequence
@@ -23,26 +23,43 @@ def correlation_distance(
     correlation: Array,  # shape (N, N), within [-1, 1]
 ) -> Array:  # shape (N, N), within [0, 1]
     "Distance of two assets by their correlation (Lopez de Prado 2016, eq. 2)."
-    return np.sqrt((1.0 - correlation) / 2.0)
+    distance = 1.0 - correlation
+    distance *= 0.5
+    return np.sqrt(distance, out=distance)
 
 # %% ../nbs/08_tree.ipynb #ed577aba
+def _look_again(
+    pairs: Array,  # squared distances, condensed, corrected in place
+    distance: Array,  # symmetric, shape (N, N)
+    squared: Array,  # squared length of each row of `distance`, shape (N,)
+) -> None:
+    "Compute pairs again whose difference was drowned by rounding."
+    near = np.flatnonzero(pairs < 2e-6 * squared.max())
+    ends = np.cumsum(np.arange(len(distance) - 1, 0, -1))
+    first = np.searchsorted(ends, near, side="right")
+    second = near - ends[first] + len(distance)
+    lost = np.flatnonzero(pairs[near] < 1e-6 * (squared[first] + squared[second]))
+    step = max(1, 2**18 // len(distance))
+    for start in range(0, len(lost), step):
+        some = lost[start : start + step]
+        apart = distance[first[some]] - distance[second[some]]
+        pairs[near[some]] = np.einsum("ij,ij->i", apart, apart)
+
+# %% ../nbs/08_tree.ipynb #d4603f12
 def distance_of_distances(
     distance: Array,  # symmetric, shape (N, N)
-) -> Array:  # symmetric with zero diagonal, shape (N, N)
+) -> Array:  # condensed as scipy's pdist, shape (N (N - 1) / 2,)
     "Euclidean distance between the columns of a distance matrix (Lopez de Prado 2016, eq. 3)."
-    squared = np.einsum("ij,ij->j", distance, distance)
-    size = squared[:, None] + squared
-    result = distance.T @ distance
-    result *= -2.0
-    result += size
-    size *= 1e-6
-    rows, columns = np.triu(result < size, 1).nonzero()
-    for start in range(0, len(rows), 4096):
-        i, j = rows[start : start + 4096], columns[start : start + 4096]
-        apart = distance[:, i] - distance[:, j]
-        result[i, j] = result[j, i] = np.einsum("ij,ij->j", apart, apart)
-    np.fill_diagonal(result, 0.0)
-    return np.sqrt(result, out=result)
+    n, end = len(distance), 0
+    squared = np.einsum("ij,ij->i", distance, distance)
+    pairs = np.empty(n * (n - 1) // 2)
+    for top in range(0, n, 128):
+        slab = (-2.0 * distance[top : top + 128]) @ distance[:, top:]
+        for i, row in enumerate(slab, top):
+            start, end = end, end + n - i - 1
+            np.add(row[i - top + 1 :], squared[i + 1 :] + squared[i], out=pairs[start:end])
+    _look_again(pairs, distance, squared)
+    return np.sqrt(pairs, out=pairs)
 
 # %% ../nbs/08_tree.ipynb #f8e8e1b5
 LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
@@ -55,7 +72,7 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 # %% ../nbs/08_tree.ipynb #5093ce27
 def cluster(
-    correlation: Array,  # shape (N, N)
+    correlation: Array,  # shape (N, N), symmetric, within [-1, 1]
     *,
     distance: str = "paper",  # "paper" (distance of distances) or "direct"
     linkage: str = "single",  # one of LINKAGES
@@ -67,10 +84,10 @@ def cluster(
     _one_of("order", order, ("linkage", "optimal"))
     if len(correlation) == 1:
         return np.empty((0, 4))
-    apart = correlation_distance(correlation)
     if distance == "paper":
-        apart = distance_of_distances(apart)
-    pairs = squareform(apart, checks=False)
+        pairs = distance_of_distances(correlation_distance(correlation))
+    else:
+        pairs = correlation_distance(squareform(correlation, checks=False))
     merges = hierarchy.linkage(pairs, cast(Any, linkage), optimal_ordering=order == "optimal")
     return np.asarray(merges, dtype=np.float64)
 
@@ -80,7 +97,14 @@ def leaves(
     n: int,  # number of assets, >= 1
 ) -> NDArray[np.intp]:  # asset at each leaf position, shape (N,)
     "The assets from left to right under the tree (Lopez de Prado 2016, stage 2)."
-    return np.asarray(hierarchy.leaves_list(merges), dtype=np.intp) if n > 1 else np.zeros(1, dtype=np.intp)
+    size = [1] * n + merges[:, 3].astype(np.intp).tolist()
+    place, node = [0] * len(size), len(size)
+    for first, second in merges[::-1, :2].astype(np.intp).tolist():
+        node -= 1
+        place[first], place[second] = place[node], place[node] + size[first]
+    order = np.empty(n, dtype=np.intp)
+    order[place[:n]] = np.arange(n)
+    return order
 
 # %% ../nbs/08_tree.ipynb #a782105b
 class Split(NamedTuple):
@@ -105,56 +129,95 @@ class Split(NamedTuple):
         return self.first_variance / total if total else float("nan")
 
 # %% ../nbs/08_tree.ipynb #e27d6411
+def _edges(n: int) -> NDArray[np.intp]:
+    "Where each slot begins in the leaf order, and the end: shape (2^D + 1,); a slot holds one leaf or none."
+    edges = np.array([0, n])
+    for _ in range((n - 1).bit_length()):
+        halves = (edges[1:] - edges[:-1]) // 2
+        edges = np.repeat(edges, 2)[:-1]
+        edges[1::2] += halves
+    return edges
+
+# %% ../nbs/08_tree.ipynb #2cc6ab08
+def _cuts(edges: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    "Start, middle and stop of every inner node, level by level from the root, with those of one leaf or none."
+    depth = len(edges).bit_length() - 1
+    levels = [edges[:: 1 << k] for k in range(depth, -1, -1)]
+    none = edges[:0]  # a single leaf has no inner node
+    start = np.concatenate([none, *(level[:-1] for level in levels[:-1])])
+    middle = np.concatenate([none, *(level[1::2] for level in levels[1:])])
+    stop = np.concatenate([none, *(level[1:] for level in levels[:-1])])
+    return start, middle, stop
+
+# %% ../nbs/08_tree.ipynb #558e5ebe
 def halvings(
     n: int,  # number of leaves, >= 1
 ) -> list[tuple[int, int, int]]:  # (start, middle, stop) of every cut, parents before children
     "The cuts of recursive bisection, level by level (Lopez de Prado 2016, stage 3)."
-    cuts: list[tuple[int, int, int]] = []
-    waiting = [(0, n)]
-    for start, stop in waiting:
-        if stop - start > 1:
-            middle = start + (stop - start) // 2
-            cuts.append((start, middle, stop))
-            waiting += [(start, middle), (middle, stop)]
-    return cuts
+    start, middle, stop = _cuts(_edges(n))
+    real = stop - start > 1
+    return list(zip(start[real].tolist(), middle[real].tolist(), stop[real].tolist(), strict=True))
 
 # %% ../nbs/08_tree.ipynb #b60ce3ca
-def _variance(block: float, precision: float) -> float:
-    "Variance of a half; what is left of a perfect hedge after rounding counts as zero."
-    return block / precision**2 if block > 1e-12 * precision else 0.0
+def _pyramid(blocks: Array) -> list[Array]:
+    "Sums of the blocks along the diagonals of square matrices, shape (K, P, P): sides 1, 2, 4, ..., P, each flat."
+    sums = [np.einsum("kii->ki", blocks).ravel()]
+    while blocks.shape[1] > 1:
+        rows = blocks[:, ::2] + blocks[:, 1::2]
+        blocks = rows[:, :, ::2] + rows[:, :, 1::2]
+        sums.append(np.einsum("kii->ki", blocks).ravel())
+    return sums
+
+
+def _splits(edges: NDArray[np.intp], sums: Sequence[Array], precision: Array) -> list[Split]:
+    "Cuts from block sums and summed precisions (1 / variance) of the slots; `sums` begin with the slots."
+    weights = [precision]
+    for _ in sums[1:]:
+        weights.append(weights[-1][::2] + weights[-1][1::2])
+    block, weight = (np.concatenate([precision[:0], *levels[-2::-1]]) for levels in (sums, weights))
+    variance = np.divide(block, weight * weight, out=np.zeros_like(block), where=block > 1e-12 * weight)
+    start, middle, stop = _cuts(edges)
+    real = stop - start > 1
+    columns = (start, middle, stop, variance[::2], variance[1::2])
+    return list(map(Split, *(column[real].tolist() for column in columns)))
 
 # %% ../nbs/08_tree.ipynb #36a299ca
+def _slots(leaves: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    "Edges of the slots, a column for each, and whether it is really there."
+    edges = _edges(len(leaves))
+    return edges, leaves[np.minimum(edges[:-1], len(leaves) - 1)], edges[1:] > edges[:-1]
+
+
 def split_shares(
     correlation: Array,  # shape (N, N), in column order
     volatility: Array,  # shape (N,), in column order
     leaves: NDArray[np.intp],  # column at each leaf position, shape (N,)
 ) -> list[Split]:  # parents before children; N - 1 of them
     "How each cut shares the money: by inverse variance of the halves (Lopez de Prado 2016, stage 3)."
-    inverse = 1.0 / volatility[leaves]
-    scaled = correlation[np.ix_(leaves, leaves)] * np.outer(inverse, inverse)
-    cuts = halvings(len(inverse))
-    block = {(i, i + 1): value for i, value in enumerate((inverse**2).tolist())}
-    precision = dict(block)
-    for start, middle, stop in reversed(cuts):
-        first, second, both = (start, middle), (middle, stop), (start, stop)
-        block[both] = block[first] + block[second] + 2.0 * float(scaled[start:middle, middle:stop].sum())
-        precision[both] = precision[first] + precision[second]
-    splits = []
-    for start, middle, stop in cuts:
-        a, b = (_variance(block[half], precision[half]) for half in ((start, middle), (middle, stop)))
-        splits.append(Split(start, middle, stop, a, b))
-    return splits
+    edges, column, filled = _slots(leaves)
+    inverse = filled / volatility[column]
+    size = max(min(len(column), 64), len(column) // 16)
+    columns, scale = column.reshape(-1, size), inverse.reshape(-1, size)
+    inside = correlation[columns[:, :, None], columns[:, None, :]]
+    inside *= scale[:, :, None]
+    inside *= scale[:, None, :]
+    sums = _pyramid(inside)
+    if len(columns) > 1:
+        member = np.zeros((len(leaves), len(columns)))
+        member[leaves, np.flatnonzero(filled) // size] = 1.0 / volatility[leaves]
+        sums += _pyramid((member.T @ (correlation @ member))[None])[1:]
+    return _splits(edges, sums, inverse * inverse)
 
 # %% ../nbs/08_tree.ipynb #32bffc72
 def multiply_shares(
     splits: Sequence[Split],  # parents before children
 ) -> Array:  # weights in leaf order, summing to 1
     "Weights from the shares of all cuts."
-    weights = np.ones(len(splits) + 1)
+    weights = [1.0] * (len(splits) + 1)
     for split in splits:
-        weights[split.start : split.middle] *= split.share
-        weights[split.middle : split.stop] *= split.rest
-    return weights
+        whole = weights[split.start]
+        weights[split.start], weights[split.middle] = whole * split.share, whole * split.rest
+    return np.array(weights)
 
 # %% ../nbs/08_tree.ipynb #fc8debea
 def refuse_hedges(
@@ -166,3 +229,95 @@ def refuse_hedges(
         if not split.first_variance + split.second_variance:
             assets = ", ".join(map(str, labels[split.start : split.stop]))
             raise OptimizationError(f"{assets} hedge each other without any risk left: drop one of each mirrored pair")
+
+# %% ../nbs/08_tree.ipynb #138c0704
+def _distance_rows(
+    unit: Array,  # centred returns with columns of length one, shape (T, N)
+    asked: Sequence[int],  # columns
+) -> Array:  # shape (len(asked), N), within [0, 1]
+    "Direct distance from some assets to all."
+    rows = (-0.5 * unit[:, asked].T) @ unit
+    rows += 0.5
+    np.clip(rows, 0.0, 1.0, out=rows)
+    return np.sqrt(rows, out=rows)
+
+# %% ../nbs/08_tree.ipynb #e6e92e14
+def _ask(
+    best: Array,  # distance of each asset to the visited ones, infinite once visited
+    stored: Sequence[int],  # assets whose rows are there already
+    count: int,  # at most so many, < N
+) -> list[int]:  # assets
+    "Whose rows will be needed soon: the nearest to what was visited."
+    waiting = best.copy()
+    waiting[stored] = np.inf
+    nearest = np.argpartition(waiting, count)[:count] if count else np.arange(0)
+    return [int(i) for i in nearest if np.isfinite(waiting[i])]
+
+# %% ../nbs/08_tree.ipynb #f425b22e
+def _walk(
+    unit: Array,  # centred returns with columns of length one, shape (T, N)
+) -> tuple[list[int], Array]:  # the assets as visited, N of them; the lengths of the N - 1 steps
+    "Prim's walk over the direct distance, from asset 0."
+    n = unit.shape[1]
+    rows = np.empty((min(n, 256), n))
+    free, row_of = list(range(len(rows))), dict[int, int]()
+    best, visited = np.full(n, np.inf), np.zeros(n)
+    path, steps = [0], list[float]()
+    while len(path) < n:
+        at = path[-1]
+        best[at] = visited[at] = np.inf
+        if at not in row_of:
+            asked = [at, *_ask(best, list(row_of), min(len(free), 128) - 1)]
+            put = [free.pop() for _ in asked]
+            rows[put] = _distance_rows(unit, asked)
+            row_of.update(zip(asked, put, strict=True))
+        free.append(row_of.pop(at))
+        row = rows[free[-1]]
+        row += visited
+        np.minimum(best, row, out=best)
+        path.append(int(best.argmin()))
+        steps.append(float(best[path[-1]]))
+    return path, np.array(steps)
+
+# %% ../nbs/08_tree.ipynb #76c35d4d
+def _merges_of_walk(
+    path: Sequence[int],  # N assets as visited
+    steps: Array,  # N - 1 lengths
+) -> Array:  # scipy linkage matrix, shape (N - 1, 4)
+    "The tree of single linkage from a walk along the shortest connections."
+    first, last, number = list(range(len(path))), list(range(len(path))), list(path)
+    order = np.argsort(steps, kind="stable")
+    rows = []
+    for node, k in enumerate(order.tolist(), len(path)):
+        start, stop = first[k], last[k + 1]
+        rows.append((*sorted((number[start], number[k + 1])), steps[k], stop - start + 1))
+        first[stop], last[start], number[start] = start, stop, node
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def cluster_of_returns(
+    values: Array,  # returns, shape (T, N), finite, every column moving
+) -> Array:  # scipy linkage matrix, shape (N - 1, 4)
+    "Single linkage on the direct distance, exact, without an N x N matrix: memory O(TN + 256 N), time O(T N^2)."
+    unit = values - values.mean(axis=0)
+    unit /= np.sqrt(np.einsum("ij,ij->j", unit, unit))
+    return _merges_of_walk(*_walk(unit))
+
+# %% ../nbs/08_tree.ipynb #0e2b39e8
+def split_shares_of_returns(
+    values: Array,  # returns, shape (T, N), in column order
+    leaves: NDArray[np.intp],  # column at each leaf position, shape (N,)
+) -> list[Split]:  # parents before children; N - 1 of them
+    "`split_shares` of the sample covariance, in O(TN) from the returns."
+    edges, column, filled = _slots(leaves)
+    mean, precision = values.mean(axis=0)[column], filled / values.var(axis=0, ddof=1)[column]
+    sums = [np.zeros(len(column) >> level) for level in range(len(column).bit_length())]
+    step = max(1, 2**17 // len(column))
+    for start in range(0, len(values), step):
+        series = values[start : start + step, column]
+        series -= mean
+        series *= precision
+        for total in sums:
+            total += np.einsum("ij,ij->j", series, series)
+            series = series[:, ::2] + series[:, 1::2] if len(total) > 1 else series
+    return _splits(edges, [total / (len(values) - 1) for total in sums], precision)
