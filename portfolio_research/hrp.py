@@ -251,7 +251,7 @@ class _Options(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     treat_as_cash: Sequence[Any] = ()  # labels that stay out of the tree, such as stablecoins
     min_volatility: float = 0.0  # per period; what is calmer counts as cash
     merge_correlated: float | None = None  # correlation from which assets are copies and share one leaf, e.g. 0.999
-    min_weight: float | Mapping[Any, float] = 0.0  # of every asset, or by asset
+    min_weight: float | Mapping[Any, float] = 0.0  # of every risky asset, or by asset; the one way to hold cash
     max_weight: float | Mapping[Any, float] = 1.0  # of every asset, or by asset
     groups: Mapping[Any, str | Sequence[str]] | None = None  # asset -> its group, or several
     group_min: Mapping[str, float] | None = None  # group -> least weight
@@ -265,6 +265,8 @@ class _Options(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
 # %% ../nbs/11_hrp.ipynb #b40bfd2a
 _DENSE = {"distance": "direct", "linkage": "single", "order": "linkage", "codependence": "pearson", "covariance": None}
 _DENSE |= {"merge_correlated": None, "max_risk_share": None}
+_NUMBERS = {"min_volatility": 0.0, "order_tolerance": 0.0, "trading_cost": 0.0}
+_NUMBERS |= dict.fromkeys(("risk_aversion", "holding_periods"), np.finfo(np.float64).tiny)
 
 
 def _is_number(value: Any) -> bool:
@@ -276,9 +278,11 @@ def _check_options(model: _Options) -> None:
     "Refuse what cannot be, and name the remedy."
     if model.algorithm not in ("dense", "matrix_free"):
         raise OptimizationError(f"algorithm={model.algorithm!r} does not exist: use one of dense, matrix_free")
-    floor, threshold, estimator = model.min_volatility, model.merge_correlated, model.covariance
-    if not _is_number(floor) or not 0 <= floor < np.inf:
-        raise OptimizationError(f"min_volatility={floor!r} is no volatility: use a fraction per period, such as 0.001")
+    threshold, estimator = model.merge_correlated, model.covariance
+    for name, least in _NUMBERS.items():
+        value = getattr(model, name)
+        if not _is_number(value) or not least <= value < np.inf:
+            raise OptimizationError(f"{name}={value!r} cannot be: use a finite number {'of at least' if least == 0 else 'above'} 0")
     if threshold is not None and (not _is_number(threshold) or not 0 < threshold <= 1):
         raise OptimizationError(f"merge_correlated={threshold!r} is no correlation: use for example 0.999, or None")
     if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "fit")):
@@ -347,7 +351,7 @@ def _held(
     "Held weights, checked."
     if not isinstance(previous, Mapping | pd.Series):
         raise DataError(f"previous_weights are a {type(previous).__name__}: give a Series or a mapping of assets to weights")
-    weights = pd.Series(previous, dtype=np.float64)
+    weights = pd.to_numeric(pd.Series(previous, dtype=object), errors="coerce")
     if bad := [str(a) for a in weights.index[~np.isfinite(weights) | (weights < 0)]]:
         raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use fractions of the book, 0 if not held")
     if weights.index.has_duplicates:
@@ -358,14 +362,16 @@ def _held(
     return np.asarray(held / max(1.0, held.sum()), dtype=np.float64)
 
 # %% ../nbs/11_hrp.ipynb #6d0a60b9
-def _limits(model: _Options, book: Sequence[Any], dropped: Sequence[Any]) -> bounds.Limits:
-    "The bounds of everything that can be held; those of dropped assets have no meaning."
+def _limits(model: _Options, risky: Sequence[Any], cash: Sequence[Any], dropped: Sequence[Any]) -> bounds.Limits:
+    "The bounds of everything that can be held; a plain minimum is meant for risky assets, not for cash."
     names = ("min_weight", "max_weight", "groups", "group_min", "group_max", "max_risk_share")
     options = {name: getattr(model, name) for name in names}
     for name in names[:3] if dropped else ():
         if isinstance(options[name], Mapping | pd.Series):
             options[name] = {a: v for a, v in options[name].items() if a not in dropped}
-    return bounds.limits(book, **options)
+    if cash and _is_number(model.min_weight):
+        options["min_weight"] = dict.fromkeys(risky, model.min_weight)
+    return bounds.limits([*risky, *cash], **options)
 
 # %% ../nbs/11_hrp.ipynb #93189438
 def _bound(weights: Array, limits: bounds.Limits, beliefs: _Beliefs) -> Array:
@@ -397,7 +403,10 @@ def _weigh(
     stages["bounds"] = target = _bound(weights, limits, beliefs)
     if held is not None:
         patience = {name: getattr(model, name) for name in ("trading_cost", "risk_aversion", "holding_periods")}
-        stages["turnover"] = _bound(turnover.blend(target, held, risk.variance, **patience), limits, beliefs)
+        blended = turnover.blend(target, held, risk.variance, **patience)
+        if not limits.trivial:  # nothing stays at exactly zero, or the bounds could not move it
+            blended = _bound((1 - 1e-9) * blended + 1e-9 * target, limits, beliefs)
+        stages["turnover"] = blended
     return stages
 
 # %% ../nbs/11_hrp.ipynb #a752eaca
@@ -451,7 +460,7 @@ class HierarchicalRiskParity(Compared, _Options):
             values = values[:, self._inputs]
         names = [assets[i] for i in self._inputs]
         self._book = names + cash
-        limits = _limits(self, self._book, dropped)
+        limits = _limits(self, names, cash, dropped)
         held = None if previous_weights is None else _held(previous_weights, self._book)
         self._beliefs = beliefs = _believe(self, values, names)
         risk = _Risk(beliefs, values)
