@@ -4,6 +4,7 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from portfolio_research import tree
 from portfolio_research.config import OptimizationError
 from portfolio_research.covariance import moments
 from portfolio_research.data import sample_prices, to_returns
+from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.turnover import blend, carry_order, drifted, keep_order, trade_fraction, turnover
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -308,3 +310,64 @@ def test_turnover_control_costs_no_calm(first: int) -> None:
         wanted, traded, volatility = rolling(returns, months, tolerance, cost)
         assert wanted <= 0.04 and traded <= most
         assert volatility <= plain[2] + 0.001
+
+
+def walk(returns: pd.DataFrame, first: int = 252, **options: float) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """Target and held weights at each month's end, by the estimator, and annual volatility out of sample."""
+    model, held, order, targets, drifts, earned = HierarchicalRiskParity(**options), None, None, [], [], []
+    for end in range(first, len(returns), 21):
+        model.fit(returns.iloc[end - 252 : end], previous_weights=held, previous_order=order)
+        order, ahead = model.order_, returns.iloc[end : end + 21].to_numpy()
+        drifts.append(held)
+        targets.append(model.weights_)
+        wealth = np.append(1.0, np.cumprod(1 + ahead, axis=0) @ model.weights_.to_numpy())
+        earned.append(wealth[1:] / wealth[:-1] - 1)
+        held = pd.Series(drifted(model.weights_.to_numpy(), ahead), returns.columns)
+    volatility = float(np.concatenate(earned).std(ddof=1)) * 252**0.5
+    return pd.DataFrame(targets).reset_index(drop=True), pd.DataFrame(drifts[1:]).reset_index(drop=True), volatility
+
+
+def monthly(now: pd.DataFrame, before: pd.DataFrame) -> float:
+    return float(np.mean([turnover(a, b) for a, b in zip(before.to_numpy(), now.to_numpy()[1:], strict=True)]))
+
+
+@pytest.fixture(scope="module")
+def sample() -> pd.DataFrame:
+    return to_returns(sample_prices()).dropna()
+
+
+def test_the_estimator_trades_a_quarter_and_is_as_calm(sample: pd.DataFrame) -> None:
+    plain, _, risk = walk(sample)
+    target, held, patient = walk(sample, order_tolerance=0.01, trading_cost=0.001)
+    assert 0.09 < monthly(plain, plain.iloc[:-1]) < 0.10
+    assert monthly(target, target.iloc[:-1]) <= 0.04 and monthly(target, held) <= 0.04
+    assert patient <= risk + 0.001
+
+
+def test_columns_may_stand_in_any_order_all_along(sample: pd.DataFrame) -> None:
+    last, options = sample.iloc[-252 - 21 * 40 :], {"order_tolerance": 0.01, "trading_cost": 0.001}
+    here, _, _ = walk(last, **options)
+    for seed in range(3):
+        columns = np.random.default_rng(seed).permutation(last.columns)
+        there, _, _ = walk(last[columns], **options)
+        assert (here - there[last.columns]).abs().to_numpy().max() <= 1e-12
+
+
+def test_what_is_off_changes_no_bit(sample: pd.DataFrame) -> None:
+    last = sample.iloc[-252 - 21 * 12 :]
+    for end in range(252, len(last), 21):
+        window, held = last.iloc[end - 252 : end], pd.Series(0.05, last.columns)
+        plain = HierarchicalRiskParity().fit(window)
+        given = HierarchicalRiskParity().fit(window, previous_weights=held, previous_order=list(last.columns))
+        assert given.order_ == plain.order_ and (given.weights_ == plain.weights_).all()
+
+
+def test_assets_come_and_go(sample: pd.DataFrame) -> None:
+    options = {"order_tolerance": 0.05, "trading_cost": 0.001}
+    old = HierarchicalRiskParity(**options).fit(sample.iloc[:252, :12])
+    now = sample.iloc[252:504, 4:]  # four left, eight came
+    new = HierarchicalRiskParity(**options).fit(now, previous_weights=old.weights_, previous_order=old.order_)
+    assert sorted(new.order_) == sorted(now.columns) and abs(new.weights_.sum() - 1) < 1e-14
+    assert (new.weights_ > 0).all()  # what came gets the money of what left
+    kept = HierarchicalRiskParity(order_tolerance=1e6).fit(now, previous_order=old.order_)
+    assert [a for a in kept.order_ if a in old.order_] == [a for a in old.order_ if a in now.columns]
