@@ -75,6 +75,8 @@ def _open(returns: Returns) -> tuple[Array, list[Any], Any]:
     "Values, column labels and row labels of a table of numbers with one column per asset."
     if hasattr(returns, "toarray"):
         raise _NotNumbers("returns are sparse, but a return of zero is not a missing one: use returns.toarray()")
+    if isinstance(returns, np.ma.MaskedArray):
+        returns = np.ma.filled(returns.astype(np.float64), np.nan)
     frame = returns if isinstance(returns, pd.DataFrame) else None
     values = np.asarray(returns) if frame is None else frame.to_numpy()
     if values.ndim != 2 or not values.shape[1]:
@@ -118,8 +120,10 @@ def _check_pairs(holes: NDArray[np.bool_], assets: Sequence[Any]) -> None:
     common = there.T @ there  # counts, exact in float32
     if empty := [a for a, n in zip(assets, np.diag(common).tolist(), strict=True) if n == 0]:
         raise DataError(f"returns of {_names(empty)} hold no number at all: drop these columns")
+    if len(assets) > 1:
+        np.fill_diagonal(common, np.inf)
     first, second = divmod(int(common.argmin()), len(assets))
-    fewest, pair = int(common[first, second]), f"{assets[first]} and {assets[second]}"
+    fewest, pair = int(common[first, second]), " and ".join(str(assets[j]) for j in sorted({first, second}))
     wanted = max(len(assets), 30)
     if fewest < 2:
         raise DataError(
@@ -458,9 +462,9 @@ def effective_assets(
 def effective_bets(
     weights: Array,  # shape (N,)
     covariance: Array,  # shape (N, N)
-) -> float:  # between 1 (one component carries all) and N
+) -> float:  # between 1 (one component carries all) and N; NaN for a portfolio without risk
     "Number of uncorrelated bets: exponential of the entropy of the principal portfolios' risk shares (Meucci 2009)."
     eigenvalues, vectors = np.linalg.eigh(covariance)
     shares = np.maximum(eigenvalues, 0.0) * (vectors.T @ weights) ** 2
     shares = shares[shares > 0] / shares.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
+    return float(np.exp(-np.sum(shares * np.log(shares)))) if shares.size else float("nan")

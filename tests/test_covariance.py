@@ -420,6 +420,7 @@ def test_effective_bets() -> None:
     assert effective_bets(np.full(4, 0.25), np.eye(4)) == pytest.approx(4)
     assert effective_bets(np.array([1.0, 0.0]), np.diag([2.0, 1.0])) == pytest.approx(1)
     assert effective_bets(np.full(3, 1 / 3), np.ones((3, 3))) == pytest.approx(1)  # copies are one bet
+    assert np.isnan(effective_bets(np.array([1.0, 0.0]), np.diag([0.0, 1.0])))  # cash is none
     shares = np.array([0.5, 0.5]) ** 2 * [1.0, 3.0]
     shares /= shares.sum()
     expected = np.prod(shares**-shares)  # Meucci (2009), eq. 18
