@@ -144,6 +144,20 @@ def test_the_old_list_stays_within_the_tolerance(old_risk: float, tolerance: flo
     assert got.tolist() == (previous if kept else fresh).tolist()
 
 
+@settings(deadline=None)
+@given(SEEDS, st.integers(1, 12), st.floats(0, 0.5))
+def test_asking_twice_changes_nothing(seed: int, n: int, tolerance: float) -> None:
+    """A day that is computed again after a crash, with its own list as the previous one, ends at the same list."""
+    rng = np.random.default_rng(seed)
+    fresh, previous, risk = rng.permutation(n), rng.permutation(n), rng.uniform(0.9, 1.1, n)
+
+    def volatility(order: np.ndarray) -> float:
+        return float(risk[order] @ np.arange(1, n + 1))
+
+    once = keep_order(fresh, previous, volatility, tolerance=tolerance)
+    assert keep_order(fresh, once, volatility, tolerance=tolerance).tolist() == once.tolist()
+
+
 @pytest.mark.parametrize("tolerance", [-0.01, np.nan])
 def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
     with pytest.raises(OptimizationError, match="order_tolerance is"):
