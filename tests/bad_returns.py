@@ -101,6 +101,10 @@ CASES = [
     Case("stablecoin, pairwise", lambda: with_cells(np.nan, LATE).assign(USDC=noise(1e-6)), "warning", "^USDC move less",
          "pairwise"),
     Case("interest with little noise", lambda: with_column(0.1 + noise(1e-6), "RATE"), "warning", "^RATE move less"),
+    Case("interest with hardly any noise", lambda: stocks().assign(**{f"RATE{i}": 0.1 + noise(i * 1e-10) for i in range(1, 6)}),
+         "warning", "^RATE1, RATE2, RATE3, RATE4, RATE5 move less"),
+    Case("three days", lambda: pd.DataFrame({"A": [0.0, 0.1, 0.2], "B": [0.2, 0.0, 0.1], "C": [0.0, 0.002, 0.0]}), "warning",
+         r"^C move less .* \(0\.1 per period\) .* min_volatility=0\.005$"),
     # clones
     Case("exact copy", lambda: with_column(stocks()["AAPL"], "COPY"), "warning",
          r"AAPL and COPY \(1\.0000\) move as one.*merge_correlated=0\.999", gate=False),
