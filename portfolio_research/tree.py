@@ -55,9 +55,10 @@ def distance_of_distances(
     pairs = np.empty(n * (n - 1) // 2)
     for top in range(0, n, 128):
         slab = (-2.0 * distance[top : top + 128]) @ distance[:, top:]
-        for i, row in enumerate(slab, top):
-            start, end = end, end + n - i - 1
-            np.add(row[i - top + 1 :], squared[i + 1 :] + squared[i], out=pairs[start:end])
+        slab += squared[top : top + 128, None] + squared[top:]
+        for i, row in enumerate(slab, 1):
+            start, end = end, end + n - top - i
+            pairs[start:end] = row[i:]
     _look_again(pairs, distance, squared)
     return np.sqrt(pairs, out=pairs)
 
