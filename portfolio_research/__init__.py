@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .hrp import HierarchicalRiskParity
     from .market.collector import DataCollector
     from .monitor import PortfolioMonitor
+    from .plots import plot_comparison, plot_dendrogram, plot_waterfall, plot_weight_intervals
     from .rebalancing import Policy, Position, Positions
+    from .uncertainty import weight_intervals
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,10 +63,15 @@ __all__ = [
     "check_prices",
     "load_prices",
     "load_settings",
+    "plot_comparison",
+    "plot_dendrogram",
+    "plot_waterfall",
+    "plot_weight_intervals",
     "replay",
     "sample_prices",
     "to_returns",
     "walk_forward",
+    "weight_intervals",
 ]
 
 _HOMES = {  # where each public name lives
@@ -82,7 +89,9 @@ _HOMES = {  # where each public name lives
     "hrp": "HierarchicalRiskParity",
     "market.collector": "DataCollector",
     "monitor": "PortfolioMonitor",
+    "plots": "plot_comparison plot_dendrogram plot_waterfall plot_weight_intervals",
     "rebalancing": "Policy Position Positions",
+    "uncertainty": "weight_intervals",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 

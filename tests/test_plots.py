@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,10 +17,13 @@ from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.plots import (
     COLORS,
     Chart,
+    plot_comparison,
     plot_dendrogram,
     plot_equity,
     plot_metrics,
     plot_risk_contributions,
+    plot_waterfall,
+    plot_weight_intervals,
     plot_weights,
 )
 
@@ -47,12 +52,31 @@ def bars(ax: Axes) -> dict[str, tuple[float, bool]]:
     return {labels[round(p.get_y() + p.get_height() / 2)]: (p.get_width(), p.get_hatch() is not None) for p in drawn}
 
 
+def intervals(**weights: float) -> pd.DataFrame:
+    """A table such as `weight_intervals` gives; each interval is 0.1 wide."""
+    weight = pd.Series(weights)
+    table = pd.DataFrame({"weight": weight, "low": weight - 0.05, "high": weight + 0.05})
+    return table.rename_axis(columns="90% of 500 resamples, blocks of 8.0 rows")
+
+
+def overlaps(chart: Chart, ax: Axes, axis: str) -> bool:
+    """Whether two neighbours among the tick labels of an axis run into each other."""
+    chart.draw_without_rendering()
+    labels = ax.get_yticklabels() if axis == "y" else ax.get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    ends = sorted((b.y0, b.y1) if axis == "y" else (b.x0, b.x1) for b in boxes)
+    return any(high > low + 0.5 for (_, high), (low, _) in zip(ends, ends[1:], strict=False))
+
+
 WEIGHTS = {"BTC": 0.5, "ETH": 0.3, "SOL": 0.2}
 TARGET = {"BTC": 0.4, "ETH": 0.35, "DOGE": 0.25}
 DRAWINGS = {
     "dendrogram": lambda: plot_dendrogram(HierarchicalRiskParity().fit(returns())),
     "weights": lambda: plot_weights(WEIGHTS, TARGET, tolerance=0.05),
     "weights alone": lambda: plot_weights(pd.Series(WEIGHTS)),
+    "comparison": lambda: plot_comparison(HierarchicalRiskParity().fit(returns())),
+    "waterfall": lambda: plot_waterfall(HierarchicalRiskParity().fit(returns()), "A003"),
+    "intervals": lambda: plot_weight_intervals(intervals(BTC=0.5, ETH=0.3), {"held": WEIGHTS}),
     "equity": lambda: plot_equity(equity(), equity() ** 0.5, warning=0.1, critical=0.2),
     "equity alone": lambda: plot_equity(equity() / 1e5),
     "equity by number": lambda: plot_equity(pd.Series([1.0, 1.1, 0.9])),
@@ -119,12 +143,12 @@ def test_dendrogram_of_any_size(assets: int, names: int, numbers: int) -> None:
 
 def test_a_chain_deeper_than_pythons_stack() -> None:
     n = sys.getrecursionlimit() + 500
-    model = HierarchicalRiskParity()
     steps = np.arange(n - 1)
     left = np.where(steps == 0, 0, n + steps - 1)
-    model.linkage_ = np.column_stack([left, steps + 1, 1.0 + steps, steps + 2]).astype(float)
-    model.order_ = list(range(n))
-    model.covariance_ = pd.DataFrame(np.eye(n))
+    chain = np.column_stack([left, steps + 1, 1.0 + steps, steps + 2]).astype(float)
+    model: Any = SimpleNamespace(
+        linkage_=chain, order_=list(range(n)), covariance_=pd.DataFrame(np.eye(n)), diagnostics_={}
+    )
     assert len(plot_dendrogram(model).axes[0].collections[0].get_paths()) == n - 1
 
 
@@ -135,6 +159,192 @@ def test_dendrogram_rows_are_the_leaf_order() -> None:
     expected = returns()[model.order_].corr().to_numpy().ravel()
     shown = [float(t.get_text()) for t in matrix.texts]
     np.testing.assert_allclose(shown, expected, atol=0.0051)
+
+
+@pytest.mark.parametrize("assets", [5, 20, 30, 60])
+def test_names_of_the_tree_do_not_run_into_each_other(assets: int) -> None:
+    frame = returns(assets)
+    chart = plot_dendrogram(HierarchicalRiskParity().fit(frame.set_axis([f"WRAPPED-{c}" for c in frame], axis=1)))
+    matrix = chart.axes[1]
+    assert not overlaps(chart, matrix, "x") and not overlaps(chart, matrix, "y")
+    assert len(matrix.get_xticks()) == (assets if assets <= 30 else 0)
+
+
+def test_colours_end_at_the_largest_correlation_of_two_assets() -> None:
+    frame = returns()
+    _, matrix, bar = plot_dendrogram(HierarchicalRiskParity().fit(frame)).axes
+    correlation = frame.corr().to_numpy()
+    low, high = matrix.collections[0].get_clim()
+    assert high == pytest.approx(correlation[~np.eye(6, dtype=bool)].max())
+    assert low == min(0.0, correlation.min())
+    assert bar.get_ylabel() == "correlation"
+
+
+def test_rows_of_tree_and_matrix_are_the_same_rows() -> None:
+    model = HierarchicalRiskParity().fit(returns(7))
+    tree, matrix, _ = plot_dendrogram(model).axes
+    assert tree.get_ylim() == matrix.get_ylim() == (7, 0)
+    leaves = {float(y) for path in tree.collections[0].get_paths() for x, y in path.vertices if x == 0}
+    assert leaves == set(matrix.get_yticks())
+
+
+def test_a_copy_stands_behind_the_asset_it_was_merged_with() -> None:
+    frame = returns().assign(COPY=lambda f: f["A002"], CALM=1e-9)
+    model = HierarchicalRiskParity(merge_correlated=0.999, treat_as_cash=["CALM"]).fit(frame)
+    tree, matrix, _ = plot_dendrogram(model).axes
+    labels = [t.get_text() for t in matrix.get_yticklabels()]
+    assert len(labels) == 6 == len(tree.collections[0].get_paths()) + 1
+    (merged,) = [label for label in labels if "+1" in label]
+    assert merged.split()[0] in ("A002", "COPY")
+
+
+def test_a_tree_without_covariance_says_how_to_get_one() -> None:
+    model = HierarchicalRiskParity(algorithm="matrix_free", distance="direct").fit(returns())
+    for draw in plot_dendrogram, plot_comparison:
+        with pytest.raises(AttributeError, match="algorithm='dense'"):
+            draw(model)
+    assert len(plot_waterfall(model, "A001").axes[0].patches) > 0
+
+
+# ---------------------------------------------------------------- comparison
+
+
+def test_comparison_draws_the_three_rules() -> None:
+    model = HierarchicalRiskParity().fit(returns())
+    left, right = plot_comparison(model, periods_per_year=252).axes
+    order = model.weights_.sort_values(ascending=False).index
+    assert [t.get_text() for t in left.get_yticklabels()] == order.tolist()
+    hrp, inverse, equal = (c.get_offsets()[:, 0] for c in left.collections)
+    np.testing.assert_allclose(hrp, model.weights_[order])
+    precision = 1 / np.diag(model.covariance_.loc[order, order])
+    np.testing.assert_allclose(inverse, precision / precision.sum())
+    np.testing.assert_allclose(equal, 1 / 6)
+    for drawn in right.collections:
+        assert drawn.get_offsets()[:, 0].sum() == pytest.approx(1)
+
+
+def test_comparison_says_what_comes_of_it() -> None:
+    model = HierarchicalRiskParity().fit(returns())
+    chart = plot_comparison(model, periods_per_year=252)
+    table = model.statistics(periods_per_year=252)
+    labels = [t.get_text() for t in chart.legends[0].get_texts()]
+    assert [label.split(":")[0] for label in labels] == ["HRP", "inverse variance", "equal weight"]
+    for label, rule in zip(labels, table, strict=True):
+        assert f"volatility {table.at['annual_volatility', rule]:.1%} a year" in label
+        assert f"largest risk share {table.at['largest_risk_share', rule]:.1%}" in label
+
+
+def test_comparison_leaves_cash_out() -> None:
+    frame = returns().assign(CALM=1e-9)
+    left, _ = plot_comparison(HierarchicalRiskParity(treat_as_cash=["CALM"]).fit(frame)).axes
+    assert len(left.get_yticklabels()) == 6
+
+
+# ---------------------------------------------------------------- waterfall
+
+
+def stack(chart: Chart) -> list[tuple[float, float]]:
+    """What is kept and what the row stood at before, from the top down."""
+    ax = chart.axes[0]
+    rows: dict[int, list[tuple[float, float]]] = {}
+    for p in ax.patches:
+        rows.setdefault(round(p.get_y() + 0.31), []).append((p.get_x(), p.get_x() + p.get_width()))
+    return [(rows[k][1][1], rows[k][0][1]) for k in sorted(rows)]
+
+
+@pytest.mark.parametrize("asset", ["A000", "A004"])
+def test_waterfall_runs_from_the_book_to_the_weight(asset: str) -> None:
+    model = HierarchicalRiskParity().fit(returns())
+    chart = plot_waterfall(model, asset)
+    kept = [row[0] for row in stack(chart)]
+    path = model.explain(asset)
+    np.testing.assert_allclose(kept, [1.0, *path["weight"]])
+    assert kept[-1] == pytest.approx(model.weights_[asset], rel=1e-12)
+    for (_, before), above in zip(stack(chart)[1:], kept[:-1], strict=True):
+        assert before == pytest.approx(above)  # nothing is lost between two rows
+
+
+def test_each_step_names_the_sibling_it_was_shared_with() -> None:
+    model = HierarchicalRiskParity().fit(returns(12))
+    asset = model.order_[0]
+    labels = [t.get_text().replace("\n", " ") for t in plot_waterfall(model, asset).axes[0].get_yticklabels()]
+    against = model.explain(asset)["against"].tolist()
+    assert labels[0] == "the whole book"
+    assert labels[1] == f"against {against[0][0]}, {against[0][1]} and {len(against[0]) - 2} more"
+    assert labels[-1] == f"against {', '.join(against[-1])}"
+
+
+def test_steps_of_options_follow_the_splits() -> None:
+    path = HierarchicalRiskParity().fit(returns()).explain("A001").astype({"against": object})
+    weight = path["weight"].iloc[-1]
+    for step, share, against in ("copies", 0.5, ["COPY"]), ("bounds", 1.6, []), ("cash", 0.9, np.nan), ("own", 1, []):
+        weight *= share
+        path.loc[step] = [["A001"], against, np.nan, np.nan, share, weight]
+    model: Any = SimpleNamespace(explain=lambda asset: path)
+    chart = plot_waterfall(model, "A001")
+    labels = [t.get_text() for t in chart.axes[0].get_yticklabels()]
+    assert labels[-4:] == ["shared with COPY", "moved by bounds", "cash set apart", "own"]
+    (added,) = [p for p in chart.axes[0].patches if p.get_hatch()]
+    before = path.at["copies", "weight"]
+    assert (added.get_x(), added.get_width()) == pytest.approx((before, 0.6 * before))
+    assert [t.get_text() for t in chart.axes[0].texts][-3].startswith("× 1.6 = ")
+
+
+def test_waterfall_of_every_option_at_once() -> None:
+    frame = returns().assign(COPY=lambda f: f["A002"], CALM=1e-9)
+    model = HierarchicalRiskParity(merge_correlated=0.999, treat_as_cash=["CALM"], max_weight=0.18).fit(frame)
+    for asset in frame:
+        assert stack(plot_waterfall(model, asset))[-1][0] == pytest.approx(model.weights_[asset], abs=1e-12)
+
+
+def test_waterfall_of_one_asset_and_of_none() -> None:
+    model = HierarchicalRiskParity().fit(returns(1))
+    assert stack(plot_waterfall(model, "A000")) == [(1.0, 1.0)]
+    with pytest.raises(DataError, match="'XYZ' was not fitted"):
+        plot_waterfall(model, "XYZ")
+
+
+@pytest.mark.parametrize("width", [4.5, 8.0])
+def test_waterfall_fits_a_narrow_page(width: float) -> None:
+    frame = returns(60)
+    model = HierarchicalRiskParity().fit(frame.set_axis([f"WRAPPED-{c}-USD" for c in frame], axis=1))
+    chart = plot_waterfall(model, model.order_[0])
+    chart.set_size_inches(width, chart.get_figheight())
+    assert not overlaps(chart, chart.axes[0], "x") and not overlaps(chart, chart.axes[0], "y")
+    for text in chart.axes[0].texts:
+        assert text.get_window_extent().x1 <= chart.bbox.x1 + 1
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def test_intervals_largest_first_and_hollow_where_equal_weight_lies_inside() -> None:
+    table = intervals(A=0.1, B=0.5, C=0.26, D=0.14)
+    ax = plot_weight_intervals(table).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["B", "C", "D", "A"]
+    bars, dots = ax.collections
+    segments = np.array(bars.get_segments())
+    np.testing.assert_allclose(segments[:, :, 0], [[0.45, 0.55], [0.21, 0.31], [0.09, 0.19], [0.05, 0.15]])
+    np.testing.assert_allclose(dots.get_offsets()[:, 0], [0.5, 0.26, 0.14, 0.1])
+    hollow = (dots.get_facecolors()[:, :3] == 1).all(axis=1)
+    assert hollow.tolist() == [False, True, False, False]
+    assert ax.lines[0].get_xdata()[0] == 0.25
+    assert "90% of 500 resamples, blocks of 8.0 rows" in ax.get_xlabel()
+
+
+def test_several_tables_stand_beside_each_other() -> None:
+    tables = {"sample": intervals(A=0.6, B=0.4), "shrunk": intervals(B=0.45, A=0.55)}
+    chart = plot_weight_intervals(tables, {"held": {"A": 0.5}})
+    ax = chart.axes[0]
+    assert [t.get_text() for t in chart.legends[0].get_texts()] == ["sample", "shrunk", "held", "equal weight"]
+    first, second = ax.collections[1].get_offsets(), ax.collections[3].get_offsets()
+    np.testing.assert_allclose(second[:, 0], [0.55, 0.45])
+    assert (first[:, 1] < second[:, 1]).all() and (second[:, 1] - first[:, 1] < 1).all()
+
+
+def test_any_number_of_tables_is_drawn() -> None:
+    tables = {str(k): intervals(A=0.6, B=0.4) for k in range(7)}
+    assert len(plot_weight_intervals(tables).axes[0].collections) == 14
 
 
 # ---------------------------------------------------------------- weights and risk
@@ -220,6 +430,10 @@ def test_a_metric_without_values_says_so() -> None:
         (lambda: plot_weights(WEIGHTS, {}), "no target weights to draw"),
         (lambda: plot_weights(pd.Series([0.5, 0.5], ["A", "A"])), "weights name A twice"),
         (lambda: plot_risk_contributions({}), "no risk contributions to draw"),
+        (lambda: plot_weight_intervals({}), "no intervals to draw"),
+        (lambda: plot_weight_intervals(intervals(A=1.0)[:0]), "no intervals to draw"),
+        (lambda: plot_weight_intervals({"a": intervals(A=1.0), "b": intervals(B=1.0)}), "b has no interval of A"),
+        (lambda: plot_weight_intervals(intervals(A=1.0), {"held": {}}), "no held to draw"),
         (lambda: plot_equity(pd.Series(dtype=float)), "no equity values to draw"),
         (lambda: plot_equity(equity(), equity().set_axis(DAYS.shift(999))), "no time in common"),
         (lambda: plot_metrics(metrics()[:0]), "no metrics to draw"),
