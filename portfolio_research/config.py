@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'SECRETS', 'PortfolioError', 'DataError', 'ConfigError', 'OptimizationError', 'VenueError',
            'StoreError', 'AlertError', 'RebalancingSettings', 'AnalyticsSettings', 'CostSettings', 'RiskSettings',
-           'PositionThresholds', 'AlertThresholds', 'EmailSettings', 'SlackSettings', 'HandlerSettings',
-           'MonitoringSettings', 'PortfolioSettings', 'DashboardSettings', 'DataSettings', 'EngineSettings', 'Settings',
-           'read_yaml', 'setting_keys', 'nearest_key', 'check_environment', 'load_settings', 'portfolio_home',
-           'store_url', 'to_yaml']
+           'OptimizerSettings', 'PositionThresholds', 'AlertThresholds', 'EmailSettings', 'SlackSettings',
+           'HandlerSettings', 'MonitoringSettings', 'PortfolioSettings', 'DashboardSettings', 'DataSettings',
+           'EngineSettings', 'Settings', 'read_yaml', 'setting_keys', 'nearest_key', 'check_environment',
+           'load_settings', 'portfolio_home', 'store_url', 'to_yaml']
 
 # %% ../nbs/00_config.ipynb #b18eacdf
 import os
@@ -16,11 +16,12 @@ from collections.abc import Hashable, Iterator
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 # %% ../nbs/00_config.ipynb #99dbcd21
@@ -86,6 +87,74 @@ class RiskSettings(_Strict):
     "What the risk manager refuses before an order leaves."
     max_order_share: float = Field(default=0.25, gt=0, le=1)  # one order's notional over equity
     max_position_weight: float = Field(default=0.60, gt=0, le=1)
+
+# %% ../nbs/00_config.ipynb #05ee1562
+class _TreeSettings(_Strict):
+    model_config = ConfigDict(allow_inf_nan=False)  # the rest is inherited
+    distance: Literal["paper", "direct"] = Field(default="paper", description="or direct: compare assets in pairs")
+    linkage: Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"] = "single"
+    order: Literal["linkage", "optimal"] = Field(default="linkage", description="or optimal: neighbours alike")
+    codependence: Literal["pearson", "spearman", "kendall"] = Field(default="pearson", description="or spearman, kendall")
+    covariance: Literal["sample", "ledoit_wolf", "oas", "ewma", "denoised", "detoned"] = Field(
+        default="sample", description="or ledoit_wolf, oas, ewma, denoised, detoned"
+    )
+    treat_as_cash: list[str] = Field(default=[], description="assets that stay out of the tree, such as [USDC]")
+    min_volatility: float = Field(default=0.0, ge=0, description="per period; what is calmer counts as cash")
+    merge_correlated: float | None = Field(default=None, gt=0, le=1, description="copies correlate so much, e.g. 0.999")
+
+# %% ../nbs/00_config.ipynb #a1e6db74
+def _fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _by_name(value: Any) -> Any:
+    for name, part in value.items() if isinstance(value, dict) else ():
+        if not isinstance(name, str):
+            raise ValueError(f"the name {name!r} is no text in YAML: put it in quotes")
+        if not _fraction(part):
+            raise ValueError(f"{name} is {part!r}: give a fraction from 0 to 1, such as 0.2 for 20 %")
+    return value
+
+
+def _for_all_or_by_name(value: Any) -> Any:
+    if not isinstance(value, dict) and not _fraction(value):
+        raise ValueError("give a fraction from 0 to 1 for every asset, or name some, such as {BTC: 0.3, ETH: 0.2}")
+    return _by_name(value)
+
+
+_Weights = Annotated[float | dict[str, float], BeforeValidator(_for_all_or_by_name)]
+_Groups = Annotated[dict[str, float] | None, BeforeValidator(_by_name)]
+
+# %% ../nbs/00_config.ipynb #53437577
+class OptimizerSettings(_TreeSettings):
+    "How target weights are made: the options of `HierarchicalRiskParity`, the paper's by default."
+    min_weight: _Weights = Field(default=0.0, description="of every risky asset, or by asset {BTC: 0.1}")
+    max_weight: _Weights = Field(default=1.0, description="of every asset, or by asset {BTC: 0.3}")
+    groups: dict[str, str | list[str]] | None = Field(default=None, description="asset to its group, or to several {BTC: coins}")
+    group_min: _Groups = Field(default=None, description="least weight of a group {coins: 0.2}")
+    group_max: _Groups = Field(default=None, description="most weight of a group {coins: 0.6}")
+    max_risk_share: float | None = Field(default=None, gt=0, le=1, description="of an asset in the variance, e.g. 0.2")
+    order_tolerance: float = Field(default=0.0, ge=0, description="keep the leaf order for this extra risk, e.g. 0.01")
+    trading_cost: float = Field(default=0.0, ge=0, lt=1, description="trade what earns this part of it back, e.g. 0.001")
+    risk_aversion: float = Field(default=5.0, gt=0, description="wanted Sharpe ratio over volatility (trading_cost)")
+    holding_periods: float = Field(default=63.0, gt=0, description="bars that a trade stays right (trading_cost)")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        low, high = self.min_weight, self.max_weight
+        for asset in [name for bound in (low, high) if isinstance(bound, dict) for name in bound] or ["every asset"]:
+            least, most = _of(low, asset, 0.0), _of(high, asset, 1.0)
+            if least > most:
+                raise ValueError(f"min_weight of {asset} ({least:g}) is above its max_weight ({most:g}): loosen one")
+        known = {name for part in (self.groups or {}).values() for name in ([part] if isinstance(part, str) else part)}
+        for key in ("group_min", "group_max"):
+            if unknown := sorted(set(getattr(self, key) or {}) - known):
+                raise ValueError(f"{key} names {unknown[0]}, which no asset is in: correct it, or add it to groups")
+        return self
+
+
+def _of(bound: float | dict[str, float], asset: str, default: float) -> float:
+    return bound.get(asset, default) if isinstance(bound, dict) else bound
 
 # %% ../nbs/00_config.ipynb #bf80f0e4
 class PositionThresholds(_Strict):
@@ -192,6 +261,7 @@ class PortfolioSettings(_Strict):
     capital: float = Field(default=100_000.0, gt=0)
     quote: str = Field(default="USD", min_length=1)
     assets: list[str] = []  # empty: every asset of the source
+    optimizer: OptimizerSettings = OptimizerSettings()
     rebalancing: RebalancingSettings = RebalancingSettings()
     analytics: AnalyticsSettings = AnalyticsSettings()
     costs: CostSettings = CostSettings()
@@ -297,16 +367,20 @@ def read_yaml(
     return content
 
 # %% ../nbs/00_config.ipynb #da28bec6
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _fields(part, f"{prefix}{name}.")
+
+
 def setting_keys(
     model: type[BaseModel] = Settings,  # where to start
     prefix: str = "",  # dotted path of that start
 ) -> Iterator[str]:  # dotted paths of every section and key, e.g. portfolio.rebalancing.tolerance
     "Every valid key, in order."
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from setting_keys(part, f"{prefix}{name}.")
+    return (key for key, _ in _fields(model, prefix))
 
 # %% ../nbs/00_config.ipynb #8d162c90
 def nearest_key(
@@ -350,7 +424,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"unknown key {key}" + (f"; did you mean {near}?" if near else ""))
         else:
             given = "" if isinstance(item["input"], (dict, BaseModel)) else f" = {item['input']!r}"
-            lines.append(f"{key}{given}: {item['msg']}")
+            lines.append(f"{key}{given}: {item['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 # %% ../nbs/00_config.ipynb #7b6d2c71
@@ -392,8 +466,18 @@ def store_url(
     return settings.engine.store_url or f"sqlite:///{portfolio_home(settings) / 'portfolio.db'}"
 
 # %% ../nbs/00_config.ipynb #90753b39
+def _annotated(text: str) -> Iterator[str]:
+    "Lines of block-style YAML, with the descriptions of keys as comments."
+    notes, path = {key: field.description for key, field in _fields(Settings) if field.description}, list[str]()
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip(" "))) // 2
+        path = [*path[:depth], line.strip().partition(":")[0]]
+        note = notes.get(".".join(path))
+        yield f"{line}  # {note}\n" if note else f"{line}\n"
+
+
 def to_yaml(
     settings: Settings,  # what to write; it never holds secrets
 ) -> str:  # YAML that `load_settings` reads back
     "The settings as a configuration file."
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    return "".join(_annotated(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=10_000)))

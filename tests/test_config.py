@@ -1,12 +1,14 @@
 """Configuration: what is written is used or refused by name."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from portfolio_research.config import (
     AlertThresholds,
     ConfigError,
+    OptimizerSettings,
     PortfolioError,
     Settings,
     check_environment,
@@ -17,6 +19,8 @@ from portfolio_research.config import (
     store_url,
     to_yaml,
 )
+from portfolio_research.hrp import HierarchicalRiskParity
+from portfolio_research.tree import LINKAGES
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +59,26 @@ def write(text: str) -> Path:
             "recipients",
         ),
         ("portfolio:\n  monitoring:\n    handlers:\n      email: {host: h, password: s}\n", "unknown key"),
+        ("portfolio:\n  optimizer: {max_wieght: 0.2}\n", "did you mean portfolio.optimizer.max_weight?"),
+        ("portfolio:\n  max_risk_share: 0.2\n", "did you mean portfolio.optimizer.max_risk_share?"),
+        ("portfolio:\n  optimizer: {missing: pairwise}\n", "unknown key portfolio.optimizer.missing"),
+        ("portfolio:\n  optimizer: {linkage: nearest}\n", "portfolio.optimizer.linkage = 'nearest'"),
+        ("portfolio:\n  optimizer: {covariance: lw}\n", "'sample', 'ledoit_wolf'"),
+        ("portfolio:\n  optimizer: {max_weight: 20}\n", "portfolio.optimizer.max_weight = 20: give a fraction"),
+        ("portfolio:\n  optimizer: {max_weight: .nan}\n", "portfolio.optimizer.max_weight = nan: give a fraction"),
+        ("portfolio:\n  optimizer: {min_weight: true}\n", "portfolio.optimizer.min_weight = True: give a fraction"),
+        ("portfolio:\n  optimizer: {max_weight: {BTC: 20}}\n", "portfolio.optimizer.max_weight: BTC is 20: give a"),
+        ("portfolio:\n  optimizer: {max_weight: {ON: 0.2}}\n", "the name True is no text in YAML: put it in quotes"),
+        ("portfolio:\n  optimizer: {min_weight: 0.3, max_weight: 0.2}\n", "min_weight of every asset (0.3) is above"),
+        (
+            "portfolio:\n  optimizer: {min_weight: 0.1, max_weight: {BTC: 0.05}}\n",
+            "min_weight of BTC (0.1) is above its max_weight (0.05)",
+        ),
+        ("portfolio:\n  optimizer: {group_max: {coins: 0.5}}\n", "group_max names coins, which no asset is in"),
+        ("portfolio:\n  optimizer: {groups: {BTC: [a]}, group_min: {b: 0.5}}\n", "group_min names b"),
+        ("portfolio:\n  optimizer: {order_tolerance: .inf}\n", "portfolio.optimizer.order_tolerance = inf"),
+        ("portfolio:\n  optimizer: {trading_cost: -0.001}\n", "portfolio.optimizer.trading_cost = -0.001"),
+        ("portfolio:\n  optimizer: {risk_aversion: 0}\n", "portfolio.optimizer.risk_aversion = 0"),
     ],
 )
 def test_bad_files_are_refused_by_name(text: str, told: str) -> None:
@@ -119,6 +143,51 @@ def test_config_yaml_of_the_working_folder_is_found() -> None:
 def test_what_is_shown_can_be_loaded_again() -> None:
     settings = load_settings(write("portfolio: {name: other, assets: [A, B]}\ndata: {source: csv, path: p.csv}\n"))
     assert load_settings(write(to_yaml(settings))) == settings
+
+
+OPTIMIZER = """
+portfolio:
+  optimizer:
+    covariance: ledoit_wolf
+    treat_as_cash: [USDC]
+    max_weight: {BTC: 0.3, "ON": 0.1}
+    min_weight: 0.01
+    groups: {BTC: coins, ETH: [coins, staked]}
+    group_max: {coins: 0.5}
+    max_risk_share: 0.2
+    order_tolerance: 0.01
+    trading_cost: 0.001
+"""
+
+
+def test_options_of_the_optimiser_survive_the_way_to_another_process() -> None:
+    settings = load_settings(write(OPTIMIZER))
+    assert settings.portfolio.optimizer.max_weight == {"BTC": 0.3, "ON": 0.1}
+    assert settings.portfolio.optimizer.groups == {"BTC": "coins", "ETH": ["coins", "staked"]}
+    assert load_settings(write(to_yaml(settings))) == settings
+
+
+def test_the_optimiser_is_the_estimators_own_by_default() -> None:
+    estimator = HierarchicalRiskParity().get_params()
+    left_out = {"algorithm", "missing"}  # of research, and of the data gate
+    offered = OptimizerSettings().model_dump()
+    assert set(offered) == set(estimator) - left_out
+    names = {"covariance": "sample", "treat_as_cash": []}  # what a file calls None and ()
+    assert offered == {name: names.get(name, default) for name, default in estimator.items() if name in offered}
+    assert get_args(OptimizerSettings.model_fields["linkage"].annotation) == LINKAGES
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.2", 0.2), ('{"BTC": 0.2}', {"BTC": 0.2})])
+def test_bounds_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, value: object) -> None:
+    monkeypatch.setenv("PORTFOLIO_RESEARCH__PORTFOLIO__OPTIMIZER__MAX_WEIGHT", text)
+    assert load_settings().portfolio.optimizer.max_weight == value
+
+
+def test_a_written_file_says_what_may_stand_beside_a_key() -> None:
+    shown = to_yaml(load_settings(write("portfolio: {assets: [max_weight, B]}")))
+    assert "    max_weight: 1.0  # of every asset, or by asset {BTC: 0.3}\n" in shown
+    assert "  - max_weight\n" in shown  # a comment stands beside keys, not beside what is called like one
+    assert "tolerance: 0.05\n" in shown
 
 
 def test_keys_are_unique_and_include_every_key_of_the_seed() -> None:
