@@ -66,7 +66,7 @@ def _convert(frame: pd.DataFrame) -> Array:
     if other := [f"{c} ({kind})" for c, kind in zip(frame.columns, kinds, strict=True) if kind not in real]:
         raise _NotNumbers(
             f"returns of {_names(other)} are not real numbers: convert or drop these columns before fitting; "
-            "an argument must be a number, text that looks like one (a string) is not converted"
+            "the argument must be real: a string is no number, even if it looks like one"
         )
     return np.where(frame.isna(), np.nan, frame.to_numpy(dtype=object)).astype(np.float64)
 
