@@ -94,7 +94,8 @@ def _believe(
     if model.algorithm == "matrix_free":
         volatility = np.std(values, axis=0, ddof=1)
     elif model.covariance is None or model.merge_correlated is not None:
-        correlation, volatility = (cov.moments_pairwise if model.missing == "pairwise" else cov.moments)(values)
+        pairwise_rows = model.missing == "pairwise"
+        correlation, volatility = cov.moments_pairwise(values, assets) if pairwise_rows else cov.moments(values)
     else:
         volatility = np.ones(n)  # without copies only the estimator's counts
     if model.merge_correlated is not None and correlation is not None:
@@ -108,6 +109,9 @@ def _believe(
         correlation = correlation[np.ix_(units, units)]
     if correlation is not None:
         cov.warn_of_copies(correlation, [assets[i] for i in units])
+    if not 1e-60 < volatility.min() <= volatility.max() < 1e60:
+        odd = assets[int(np.abs(np.log(volatility)).argmax())]
+        raise DataError(f"returns of {odd} are out of scale: use decimals per period, such as 0.01")
     precision = volatility**-2.0
     share = precision / np.bincount(unit, precision)[unit]
     return _Beliefs(assets, units, unit, share, volatility, correlation)
@@ -201,8 +205,9 @@ class Explained(Allocation):
             rows = _path(self.splits_, self.order_, self.order_.index(stands))
             peers = [a for a, u in zip(beliefs.assets, beliefs.unit.tolist(), strict=True) if u == unit and a != asset]
             for (_, before), (name, after) in pairwise(values):
-                if after != before:
-                    rows.append((name, [asset], peers if name == "copies" else [], nothing, nothing, after / before))
+                if after != before:  # from nothing no factor leads to something: the path begins anew
+                    rows, share = (rows, after / before) if before else ([], after)
+                    rows.append((name, [asset], peers if name == "copies" else [], nothing, nothing, share))
         else:
             rows = [("cash", [asset], [], nothing, nothing, values[-1][1])]
         columns = ["split", "assets", "against", "variance", "variance_against", "share"]
@@ -273,7 +278,7 @@ def _is_number(value: Any) -> bool:
     "Numbers, but not True."
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
-
+# %% ../nbs/11_hrp.ipynb #2f343ab5
 def _check_options(model: _Options) -> None:
     "Refuse what cannot be, and name the remedy."
     if model.algorithm not in ("dense", "matrix_free"):
@@ -343,24 +348,6 @@ def _keep(
 
     return turnover.keep_order(fresh, known, volatility, tolerance=model.order_tolerance)
 
-# %% ../nbs/11_hrp.ipynb #67b26924
-def _held(
-    previous: Any,  # asset -> weight
-    book: Sequence[Any],  # risky assets, then cash
-) -> Array:  # in the order of the book
-    "Held weights, checked."
-    if not isinstance(previous, Mapping | pd.Series):
-        raise DataError(f"previous_weights are a {type(previous).__name__}: give a Series or a mapping of assets to weights")
-    weights = pd.to_numeric(pd.Series(previous, dtype=object), errors="coerce")
-    if bad := [str(a) for a in weights.index[~np.isfinite(weights) | (weights < 0)]]:
-        raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use fractions of the book, 0 if not held")
-    if weights.index.has_duplicates:
-        raise DataError("previous_weights name an asset twice: give each asset one weight")
-    if weights.sum() > 1 + 1e-6:
-        raise DataError(f"previous_weights sum to {weights.sum():.6g}: use fractions of the book")
-    held = np.array([weights.get(a, 0.0) for a in book], dtype=np.float64)
-    return np.asarray(held / max(1.0, held.sum()), dtype=np.float64)
-
 # %% ../nbs/11_hrp.ipynb #6d0a60b9
 def _limits(model: _Options, risky: Sequence[Any], cash: Sequence[Any], dropped: Sequence[Any]) -> bounds.Limits:
     "The bounds of everything that can be held; a plain minimum is meant for risky assets, not for cash."
@@ -404,9 +391,9 @@ def _weigh(
     if held is not None:
         patience = {name: getattr(model, name) for name in ("trading_cost", "risk_aversion", "holding_periods")}
         blended = turnover.blend(target, held, risk.variance, **patience)
-        if not limits.trivial:  # nothing stays at exactly zero, or the bounds could not move it
-            blended = _bound((1 - 1e-9) * blended + 1e-9 * target, limits, beliefs)
-        stages["turnover"] = blended
+        filled = np.where(blended > 0, blended, 1e-12 * target)  # bounds scale, and could not move a zero
+        bounded = _bound(filled, limits, beliefs)
+        stages["turnover"] = blended if bounded is filled else bounded
     return stages
 
 # %% ../nbs/11_hrp.ipynb #a752eaca
@@ -461,7 +448,7 @@ class HierarchicalRiskParity(Compared, _Options):
         names = [assets[i] for i in self._inputs]
         self._book = names + cash
         limits = _limits(self, names, cash, dropped)
-        held = None if previous_weights is None else _held(previous_weights, self._book)
+        held = None if previous_weights is None else turnover.held_weights(previous_weights, self._book)
         self._beliefs = beliefs = _believe(self, values, names)
         risk = _Risk(beliefs, values)
         merges = _grow(self, risk)
@@ -474,3 +461,9 @@ class HierarchicalRiskParity(Compared, _Options):
         _publish(self, X, risk)
         self.diagnostics_ = _diagnose(self, dropped, bool((leaves != fresh).any()), held)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        "What scikit-learn may expect of it."
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "raise"
+        return tags
