@@ -402,12 +402,13 @@ def _publish(model: Any, X: Returns, risk: _Risk) -> None:
     final = list(model._stages.values())[-1]
     weight = dict(zip(model._book, final.tolist(), strict=True))
     labels = X.columns if isinstance(X, pd.DataFrame) else pd.RangeIndex(np.shape(X)[1])
-    model.weights_ = pd.Series([weight.get(a, 0.0) for a in labels.tolist()], labels, name="weight", dtype=np.float64)
+    listed = labels.tolist()
+    model.weights_ = pd.Series([weight.get(a, 0.0) for a in listed], labels, name="weight", dtype=np.float64)
     model.diversification_ratio_ = risk.diversification_ratio(final)
     model.n_features_in_ = len(labels)
     model.__dict__.pop("feature_names_in_", None)
-    if isinstance(X, pd.DataFrame) and all(isinstance(a, str) for a in labels):
-        model.feature_names_in_ = np.asarray(labels, dtype=object)  # scikit-learn's rule: only for strings
+    if all(isinstance(a, str) for a in listed):  # scikit-learn's rule
+        model.feature_names_in_ = np.array(listed, dtype=object)
 
 # %% ../nbs/11_hrp.ipynb #f91ca190
 def _diagnose(model: Any, dropped: list[Any], kept: bool, held: Array | None) -> dict[str, Any]:

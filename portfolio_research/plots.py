@@ -364,7 +364,7 @@ def plot_waterfall(
     for row, factor in enumerate(factors):
         ax.annotate(factor + _percent(float(f"{after[row]:.3g}")), (max(after[row], before[row]), row), (4, 0),
                     textcoords="offset points", va="center", fontsize=8)  # fmt: skip
-    ax.set(xlabel="share of the book", title=f"Why {_percent(float(f'{after[-1]:.3g}'))} of {_short(asset, 30)}?")
+    ax.set(xlabel="share of the book", title=f"Why {_short(asset, 30)} has {_percent(float(f'{after[-1]:.3g}'))}")
     ax.set(xlim=(0, 1.22), xticks=np.linspace(0, 1, 5))
     return chart
 

@@ -14,7 +14,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from portfolio_research import Costs, HierarchicalRiskParity, Policy, replay, sample_prices, to_returns, walk_forward
+from portfolio_research import (
+    Costs,
+    HierarchicalRiskParity,
+    Policy,
+    replay,
+    sample_prices,
+    to_returns,
+    walk_forward,
+    weight_intervals,
+)
 from portfolio_research.metrics import report
 
 
@@ -32,6 +41,7 @@ def paths() -> dict[str, Callable[[], object]]:
     fits = {f"fit HRP, {n} assets x 1000 days": market(n) for n in (20, 100, 500)}
     return {
         **{name: lambda data=data: HierarchicalRiskParity().fit(data) for name, data in fits.items()},
+        "weight intervals, 500 fits of 20 assets x 500 days": lambda: weight_intervals(market(20, 500)),
         "all metrics, 20 assets x 799 days": lambda: report(returns, periods_per_year=252),
         "walk-forward, 548 fits of 20 assets": lambda: walk_forward(prices, lookback=252),
         "replay, 43 bars of 20 assets": lambda: replay(
