@@ -7,10 +7,20 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.covariance import OAS, LedoitWolf
 
-from portfolio_research.backtest import REGIME_HISTORY, BacktestResult, market_regime, replay, walk_forward
-from portfolio_research.config import ConfigError, DataError
+from portfolio_research.backtest import (
+    REGIME_HISTORY,
+    BacktestResult,
+    market_regime,
+    optimizer_from,
+    refit,
+    replay,
+    walk_forward,
+)
+from portfolio_research.config import ConfigError, DataError, Settings
 from portfolio_research.costs import Costs, trade_costs
+from portfolio_research.covariance import DenoisedCovariance, DetonedCovariance, EWMACovariance
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.metrics import REGISTRY
@@ -121,6 +131,100 @@ def test_walk_forward_refuses_nonsense() -> None:
     prices.iloc[:5, 2] = np.nan
     with pytest.raises(DataError, match="A2 has no price before 2022-01-06, .* 20 returns before 2022-01-21"):
         walk_forward(prices, lookback=20)
+
+
+# ------------------------------------------------------------------ what an estimator is told
+class Listener:
+    """Keeps what it was told; buys the first asset, then the second, then all alike."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[dict[str, float] | None, list[str] | None]] = []
+
+    def fit(self, returns: pd.DataFrame, *, previous_weights: object = None, previous_order: object = None) -> "Listener":
+        self.heard.append((previous_weights, previous_order))
+        weights = np.full(returns.shape[1], 1 / returns.shape[1]) if len(self.heard) > 2 else np.zeros(returns.shape[1])
+        if len(self.heard) <= 2:
+            weights[len(self.heard) - 1] = 1.0
+        self.weights_, self.order_ = pd.Series(weights, returns.columns), list(returns.columns[: len(self.heard)])
+        return self
+
+
+def test_held_weights_are_the_drifted_ones_of_the_close_before_the_trade() -> None:
+    prices, said = market(63, 4), Listener()
+    said.__sklearn_clone__ = lambda: said  # type: ignore[attr-defined]  # the back-test would copy it
+    walk_forward(prices, said, lookback=60, step=1, cost=0.001)
+    assert said.heard[0] == (None, None)  # nothing is held yet, and nothing was fitted
+    assert said.heard[1] == (pytest.approx({"A0": 1.0}), ["A0"])
+    assert said.heard[2] == (pytest.approx({"A1": 1.0}), ["A0", "A1"])  # what was sold is gone, not a dust of it
+
+
+def test_only_what_fit_asks_for_is_handed_on() -> None:
+    class Ordered(EqualWeight):
+        def fit(self, returns: pd.DataFrame, previous_order: object = None) -> "EqualWeight":
+            self.told = previous_order
+            return super().fit(returns)
+
+    returns, model = to_returns(market()), Ordered()
+    held = pd.Series(0.25, returns.columns)
+    refit(model, returns, held=held, order=["A0"])
+    assert model.told == ["A0"]
+    assert (refit(EqualWeight(), returns, held=held, order=["A0"]) == 0.25).all()
+    plain = HierarchicalRiskParity().fit(returns)
+    assert refit(HierarchicalRiskParity(), returns, held=held, order=plain.order_[::-1]).equals(plain.weights_)
+
+
+@pytest.mark.parametrize("step", [5, 21])
+def test_turnover_control_is_the_loop_one_would_write(step: int) -> None:
+    prices = sample_prices().loc["2018":"2020"]
+    options = {"order_tolerance": 0.01, "trading_cost": 0.001, "max_weight": 0.15, "merge_correlated": 0.9}
+    result = walk_forward(prices, HierarchicalRiskParity(**options), lookback=252, step=step, cost=0.001)
+    returns, held, order, cash = to_returns(prices), None, None, 1.0
+    for row in range(252, len(prices), step):
+        if held is not None:
+            grown = held * (prices.iloc[row] / prices.iloc[row - step])  # values of the book
+            held = grown / grown.sum()
+            cash = float(grown.sum())
+        model = HierarchicalRiskParity(**options)
+        model.fit(returns.iloc[row - 252 : row], previous_weights=held, previous_order=order)
+        weights, order = model.weights_, model.order_
+        traded = float((weights - (0.0 if held is None else held)).abs().sum())
+        cash *= 1 - 0.001 * traded
+        held = weights * cash
+        when = prices.index[row]
+        np.testing.assert_allclose(result.weights.loc[when], weights, atol=1e-12)
+        assert result.turnover[when] == pytest.approx(traded, abs=1e-12)
+        assert result.nav[when] == pytest.approx(cash, rel=1e-12)
+    plain = walk_forward(prices, lookback=252, step=step, cost=0.001)
+    assert result.turnover.iloc[1:].sum() < 0.5 * plain.turnover.iloc[1:].sum()
+    assert result.weights.max().max() <= 0.15 + 1e-9
+
+
+# ------------------------------------------------------------------ the configured estimator
+COVARIANCES = {"ledoit_wolf": LedoitWolf, "oas": OAS, "ewma": EWMACovariance, "denoised": DenoisedCovariance,
+               "detoned": DetonedCovariance}
+
+
+def test_the_default_configuration_is_the_paper() -> None:
+    assert optimizer_from(Settings()).get_params() == HierarchicalRiskParity().get_params()
+
+
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_a_covariance_is_chosen_by_name(name: str) -> None:
+    chosen = optimizer_from(Settings(portfolio={"optimizer": {"covariance": name}}))  # type: ignore[arg-type]
+    assert type(chosen.covariance) is COVARIANCES[name]
+    returns = to_returns(market())
+    assert chosen.fit(returns).weights_.equals(HierarchicalRiskParity(covariance=COVARIANCES[name]()).fit(returns).weights_)
+
+
+def test_every_option_arrives() -> None:
+    given = {
+        "distance": "direct", "linkage": "ward", "order": "optimal", "codependence": "kendall", "treat_as_cash": ["A3"],
+        "min_volatility": 1e-4, "merge_correlated": 0.99, "min_weight": {"A0": 0.1}, "max_weight": 0.8,
+        "groups": {"A0": "g", "A1": ["g", "h"]}, "group_min": {"g": 0.2}, "group_max": {"h": 0.5}, "max_risk_share": 0.6,
+        "order_tolerance": 0.02, "trading_cost": 0.002, "risk_aversion": 3.0, "holding_periods": 21.0,
+    }
+    chosen = optimizer_from(Settings(portfolio={"optimizer": given})).get_params()  # type: ignore[arg-type]
+    assert chosen == HierarchicalRiskParity(**given | {"treat_as_cash": ("A3",)}).get_params()
 
 
 # ------------------------------------------------------------------ replay
