@@ -102,13 +102,13 @@ def _believe(
         stands = representatives(correlation, model.merge_correlated, assets)
     units, unit = np.unique(stands, return_inverse=True)
     if model.covariance is not None:
-        labels = [assets[i] for i in units]
+        labels = [assets[i] for i in units.tolist()]
         correlation, estimated = cov.moments_of_estimator(clone(model.covariance), values[:, units], labels)
         volatility = volatility * (estimated / volatility[units])[unit]
     elif correlation is not None and len(units) < n:
         correlation = correlation[np.ix_(units, units)]
     if correlation is not None:
-        cov.warn_of_copies(correlation, [assets[i] for i in units])
+        cov.warn_of_copies(correlation, [assets[i] for i in units.tolist()])
     if not 1e-60 < volatility.min() <= volatility.max() < 1e60:
         odd = assets[int(np.abs(np.log(volatility)).argmax())]
         raise DataError(f"returns of {odd} are out of scale: use decimals per period, such as 0.01")
@@ -415,8 +415,9 @@ def _diagnose(model: Any, dropped: list[Any], kept: bool, held: Array | None) ->
     "The entries of `diagnostics_`."
     beliefs, book, stages = model._beliefs, model._book, model._stages
     copies: dict[Any, list[Any]] = {}
-    for asset, u in zip(beliefs.assets, beliefs.unit.tolist(), strict=True):
-        copies.setdefault(beliefs.assets[beliefs.units[u]], []).append(asset)
+    if len(beliefs.units) < len(beliefs.assets):
+        for asset, stands in zip(beliefs.assets, beliefs.units[beliefs.unit].tolist(), strict=True):
+            copies.setdefault(beliefs.assets[stands], []).append(asset)
     bound = np.flatnonzero(stages["bounds"] != stages["copies"]).tolist()
     found: dict[str, Any] = {"dropped": dropped, "cash": book[len(beliefs.assets) :], "order_kept": kept}
     found["merged"] = {stands: members for stands, members in copies.items() if len(members) > 1}
@@ -446,7 +447,7 @@ class HierarchicalRiskParity(Compared, _Options):
         self._inputs = sorted_positions(assets)
         if (np.diff(self._inputs) < 0).any():
             values = values[:, self._inputs]
-        names = [assets[i] for i in self._inputs]
+        names = [assets[i] for i in self._inputs.tolist()]
         self._book = names + cash
         limits = _limits(self, names, cash, dropped)
         held = None if previous_weights is None else turnover.held_weights(previous_weights, self._book)
@@ -455,7 +456,7 @@ class HierarchicalRiskParity(Compared, _Options):
         merges = _grow(self, risk)
         fresh = tree.leaves(merges, len(beliefs.units))
         leaves = fresh if previous_order is None else _keep(self, risk, fresh, previous_order)
-        self.splits_, self.order_ = risk.splits(leaves), [names[i] for i in beliefs.units[leaves]]
+        self.splits_, self.order_ = risk.splits(leaves), [names[i] for i in beliefs.units[leaves].tolist()]
         tree.refuse_hedges(self.splits_, self.order_)
         self._stages = _weigh(self, risk, _unit_weights(self.splits_, leaves), limits, held)
         self.linkage_ = _relabel(merges, self._inputs[beliefs.units])
