@@ -195,6 +195,15 @@ def test_a_newer_schema_is_refused(store, url):
         Store.open(url)
 
 
+def test_an_older_store_is_brought_up_to_date(store, url):
+    with store.begin() as conn:
+        conn.execute(text("ALTER TABLE target DROP COLUMN place"))
+        conn.execute(text("UPDATE meta SET value = 1 WHERE key = 'schema_version'"))
+    with Store.open(url) as opened, opened.begin() as conn:
+        telemetry.record_targets(conn, "main", day(0), {"BTC": 0.6, "ETH": 0.4}, ["ETH", "BTC"])
+        assert telemetry.latest_order(conn, "main") == ["ETH", "BTC"]
+
+
 def test_a_server_that_is_gone_is_named(store, url):
     gone = url.rsplit("/", 1)[0] + "/nothing_here"
     with pytest.raises(StoreError, match="nothing_here.*does not exist"):

@@ -17,8 +17,10 @@ from sqlalchemy import text
 from store_rows import day, start
 
 from portfolio_research.config import StoreError
-from portfolio_research.store import Store, telemetry
+from portfolio_research.store import Store, database, telemetry
 from portfolio_research.store import encoding as enc
+from portfolio_research.store.schema import SCHEMA_VERSION
+from portfolio_research.store.snapshot import build_snapshot
 
 
 @pytest.fixture
@@ -88,6 +90,62 @@ def test_an_unknown_older_schema_is_refused(path):
         conn.execute("UPDATE meta SET value = 0 WHERE key = 'schema_version'")
     with pytest.raises(StoreError, match="no migration"):
         Store.open(path)
+
+
+@pytest.fixture(name="old")
+def a_store_of_the_first_version(path):
+    """As it was before targets had a place in the leaf order."""
+    with Store.open(path) as opened, opened.begin() as conn:
+        telemetry.record_targets(conn, "main", day(0), {"BTC": 0.6, "ETH": 0.4})
+    with sqlite3.connect(path) as conn:
+        conn.execute("ALTER TABLE target DROP COLUMN place")
+        conn.execute("UPDATE meta SET value = 1 WHERE key = 'schema_version'")
+    return path
+
+
+def columns(path):
+    with sqlite3.connect(path) as conn:
+        return [row[:3] for row in conn.execute("PRAGMA table_info(target)")]
+
+
+def test_an_older_store_is_brought_up_to_date_and_keeps_what_it_holds(old, tmp_path):
+    with Store.open(old) as opened, opened.begin() as conn:
+        assert telemetry.latest_targets(conn, "main") == (day(0), {"BTC": 0.6, "ETH": 0.4})
+        assert telemetry.latest_order(conn, "main") == []
+        telemetry.record_targets(conn, "main", day(1), {"BTC": 0.6, "ETH": 0.4}, ["ETH", "BTC"])
+    with Store.open(old) as again, again.read() as conn:
+        assert telemetry.latest_order(conn, "main") == ["ETH", "BTC"]
+        assert conn.execute(text("SELECT value FROM meta WHERE key = 'schema_version'")).scalar() == SCHEMA_VERSION
+    Store.open(tmp_path / "new.db").close()
+    assert columns(old) == columns(tmp_path / "new.db")
+
+
+def test_a_reader_reads_an_older_store_and_leaves_it_as_it_is(old):
+    before = columns(old)
+    with Store.open(old, readonly=True) as opened, opened.read() as conn:
+        assert telemetry.latest_targets(conn, "main") == (day(0), {"BTC": 0.6, "ETH": 0.4})
+    assert build_snapshot(Store.open(old, readonly=True), "main")["allocation"]
+    assert columns(old) == before
+
+
+def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
+    broken = {1: ("ALTER TABLE target ADD COLUMN place INTEGER", "ALTER TABLE nowhere ADD COLUMN x INTEGER")}
+    before = columns(old)
+    monkeypatch.setattr(database, "MIGRATIONS", broken)
+    with pytest.raises(StoreError, match="nowhere"):
+        Store.open(old)
+    assert columns(old) == before
+
+
+def test_two_processes_migrate_a_store_once(old):
+    script = """
+        import sys
+        from portfolio_research.store import Store
+        Store.open(sys.argv[1]).close()
+    """
+    with ThreadPoolExecutor(3) as pool:
+        assert [done.stderr for done in pool.map(lambda _: run(script, old), range(3))] == [""] * 3
+    assert columns(old)[-1][1] == "place"
 
 
 def test_another_programs_database_is_left_alone(tmp_path):

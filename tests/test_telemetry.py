@@ -105,6 +105,21 @@ def test_targets_are_the_newest_set_only(store):
         telemetry.record_targets(conn, "main", day(2), {"BTC": math.nan})
 
 
+def test_the_leaf_order_is_kept_with_the_targets(store):
+    weights = {"BTC": 0.5, "ETH": 0.3, "SOL": 0.2, "USDC": 0.0}
+    with store.begin() as conn:
+        assert telemetry.latest_order(conn, "main") == []
+        telemetry.record_targets(conn, "main", day(0), weights, ["SOL", "BTC", "ETH"])
+    with store.read() as conn:
+        assert telemetry.latest_order(conn, "main") == ["SOL", "BTC", "ETH"]  # cash has no leaf
+        assert telemetry.latest_targets(conn, "main") == (day(0), weights)
+    with store.begin() as conn:
+        telemetry.record_targets(conn, "main", day(1), weights)
+        assert telemetry.latest_order(conn, "main") == []
+    with pytest.raises(StoreError, match="leaf order.*DOGE without a weight"), store.begin() as conn:
+        telemetry.record_targets(conn, "main", day(2), weights, ["DOGE", "BTC"])
+
+
 def test_heartbeats_keep_the_last_sign_of_life(store):
     with store.begin() as conn:
         telemetry.heartbeat(conn, "main", "engine", state="starting", pid=1, now=day(0))

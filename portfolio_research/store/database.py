@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Programmin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from portfolio_research.config import StoreError
-from portfolio_research.store.schema import SCHEMA_VERSION, meta, metadata
+from portfolio_research.store.schema import MIGRATIONS, SCHEMA_VERSION, meta, metadata
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
 _SCHEMA_LOCK = 7_206_115  # PostgreSQL advisory lock, so that two processes do not create the tables at once
@@ -43,7 +43,7 @@ class Store:
 
     @classmethod
     def open(cls, url_or_path: str | Path, *, readonly: bool = False, durable: bool = True) -> Self:
-        """Open the store and create its tables if there are none.
+        """Open the store, create its tables if there are none, and bring those of an older version up to date.
 
         A file is made if missing, except with `readonly`. `durable=False` may lose the last transactions on power loss
         (never on a crash of the process, and never half of one): it suits a replay that can be run again.
@@ -107,7 +107,7 @@ class Store:
                 if version is None:
                     self._create(conn, tables)
                 elif version != SCHEMA_VERSION:
-                    raise StoreError(_other_version(self.where, version))
+                    self._migrate(conn, version)
 
     def _create(self, conn: Connection, tables: Sequence[str]) -> None:
         if tables:
@@ -118,6 +118,18 @@ class Store:
         conn.execute(
             insert(meta), [{"key": "schema_version", "value": SCHEMA_VERSION}, {"key": "revision", "value": 0}]
         )
+
+    def _migrate(self, conn: Connection, version: int) -> None:
+        """Step by step to the newest version, all in one transaction. A reader reads the older one as it is."""
+        steps = range(version, SCHEMA_VERSION)
+        if version > SCHEMA_VERSION or any(step not in MIGRATIONS for step in steps):
+            raise StoreError(_other_version(self.where, version))
+        if self.readonly:
+            return
+        for step in steps:
+            for statement in MIGRATIONS[step]:
+                conn.execute(text(statement))
+        conn.execute(update(meta).where(meta.c.key == "schema_version").values(value=SCHEMA_VERSION))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

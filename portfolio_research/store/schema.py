@@ -6,7 +6,10 @@ PostgreSQL. Only wall-clock columns may differ between two runs over the same pr
 """
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MIGRATIONS = {  # version -> what leads to the next one; it only adds, so that readers can still read the older one
+    1: ("ALTER TABLE target ADD COLUMN place INTEGER",),
+}
 
 metadata = MetaData()
 
@@ -54,6 +57,7 @@ target = Table(
     Column("ts", Text, primary_key=True),
     Column("asset", Text, primary_key=True),
     Column("weight", Float, nullable=False),
+    Column("place", Integer),  # in the optimiser's leaf order, from 0: what the next fit may keep; null: no leaf
 )
 
 rebalance = Table(

@@ -157,8 +157,10 @@ def latest_report(
     return (from_text(row.ts), json.loads(row.payload)) if row is not None else None
 
 
-def record_targets(conn: Connection, portfolio: str, ts: datetime, weights: Mapping[str, float]) -> None:
-    """Record the optimiser's target weights of a bar."""
+def record_targets(
+    conn: Connection, portfolio: str, ts: datetime, weights: Mapping[str, float], order: Sequence[str] = ()
+) -> None:
+    """Record the optimiser's target weights of a bar, and its leaf order if it has one."""
     for asset, weight in weights.items():
         if not math.isfinite(weight):
             raise StoreError(
@@ -166,7 +168,13 @@ def record_targets(conn: Connection, portfolio: str, ts: datetime, weights: Mapp
             )
     at, table = to_text(ts), schema.target
     conn.execute(delete(table).where(table.c.portfolio == portfolio, table.c.ts == at))
-    rows = [{"portfolio": portfolio, "ts": at, "asset": asset, "weight": float(w)} for asset, w in weights.items()]
+    if strangers := sorted(set(order) - set(weights)):
+        raise StoreError(f"the leaf order at {ts} names {', '.join(strangers)} without a weight: not recorded")
+    place = {asset: leaf for leaf, asset in enumerate(order)}
+    rows = [
+        {"portfolio": portfolio, "ts": at, "asset": asset, "weight": float(weight), "place": place.get(asset)}
+        for asset, weight in weights.items()
+    ]
     if rows:
         conn.execute(insert(table), rows)
 
@@ -176,12 +184,18 @@ def latest_targets(
 ) -> tuple[datetime, dict[str, float]] | None:
     """The newest target weights and their market time."""
     table = schema.target
-    query = select(table.c.ts).where(table.c.portfolio == portfolio).order_by(table.c.ts.desc()).limit(1)
-    ts = conn.execute(query.where(table.c.ts <= to_text(until)) if until else query).scalar()
+    ts = _newest_targets(conn, portfolio, until)
     if ts is None:
         return None
-    rows = conn.execute(select(table).where(table.c.portfolio == portfolio, table.c.ts == ts).order_by(table.c.asset))
-    return from_text(ts), {row.asset: row.weight for row in rows}
+    query = select(table.c.asset, table.c.weight).where(table.c.portfolio == portfolio, table.c.ts == ts)
+    return from_text(ts), {row.asset: row.weight for row in conn.execute(query.order_by(table.c.asset))}
+
+
+def latest_order(conn: Connection, portfolio: str) -> list[str]:
+    """The leaf order that was recorded with the newest target weights; empty if there was none."""
+    table = schema.target
+    mine = table.c.portfolio == portfolio, table.c.ts == _newest_targets(conn, portfolio), table.c.place.is_not(None)
+    return list(conn.execute(select(table.c.asset).where(*mine).order_by(table.c.place)).scalars())
 
 
 def heartbeat(
@@ -208,6 +222,13 @@ def heartbeats(conn: Connection, portfolio: str) -> dict[str, Heartbeat]:
         row.process: Heartbeat(row.process, row.state, row.detail, row.pid, row.speed, from_text(row.at))
         for row in rows
     }
+
+
+def _newest_targets(conn: Connection, portfolio: str, until: datetime | None = None) -> str | None:
+    table = schema.target
+    query = select(table.c.ts).where(table.c.portfolio == portfolio).order_by(table.c.ts.desc()).limit(1)
+    found: str | None = conn.execute(query.where(table.c.ts <= to_text(until)) if until else query).scalar()
+    return found
 
 
 def _closes(conn: Connection, portfolio: str, first: str, last: str) -> dict[tuple[str, str], float]:
