@@ -249,7 +249,7 @@ class _Options(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     distance: Literal["paper", "direct"] = "paper"  # "paper" compares standings to all assets, "direct" pairs
     linkage: str = "single"  # how far groups are apart: one of tree.LINKAGES
     order: Literal["linkage", "optimal"] = "linkage"  # leaf order: as merged, or neighbours alike
-    codependence: Literal["pearson", "spearman", "kendall"] = "pearson"  # what the tree means by alike
+    codependence: Literal["pearson", "spearman", "kendall"] | None = None  # of the tree; None: as the covariance has it
     covariance: Any = None  # estimator with fit and covariance_ (sklearn.covariance); None: sample, ddof 1
     algorithm: Literal["dense", "matrix_free"] = "dense"  # "matrix_free" never forms N x N: for thousands of assets
     missing: Literal["raise", "drop_assets", "pairwise"] = "raise"  # what to do about missing returns
@@ -268,7 +268,7 @@ class _Options(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     holding_periods: float = 63.0  # periods for which a trade is expected to stay right
 
 # %% ../nbs/11_hrp.ipynb #b40bfd2a
-_DENSE = {"distance": "direct", "linkage": "single", "order": "linkage", "codependence": "pearson", "covariance": None}
+_DENSE = {"distance": "direct", "linkage": "single", "order": "linkage", "codependence": None, "covariance": None}
 _DENSE |= {"merge_correlated": None, "max_risk_share": None}
 _NUMBERS = {"min_volatility": 0.0, "order_tolerance": 0.0, "trading_cost": 0.0}
 _NUMBERS |= dict.fromkeys(("risk_aversion", "holding_periods"), np.finfo(np.float64).tiny)
@@ -297,8 +297,8 @@ def _check_options(model: _Options) -> None:
         needs += ["missing='raise' or 'drop_assets'"] * (model.missing == "pairwise")
         if needs:
             raise OptimizationError(f"algorithm='matrix_free' forms no covariance: set {', '.join(needs)}, or use 'dense'")
-    if model.missing == "pairwise" and (model.covariance is not None or model.codependence != "pearson"):
-        raise OptimizationError("missing='pairwise' needs covariance=None and codependence='pearson'; or use 'drop_assets'")
+    if model.missing == "pairwise" and (model.covariance is not None or model.codependence in ("spearman", "kendall")):
+        raise OptimizationError("missing='pairwise' needs covariance=None and codependence=None; or use 'drop_assets'")
 
 # %% ../nbs/11_hrp.ipynb #9096aa0f
 def _grow(
@@ -309,8 +309,9 @@ def _grow(
     related, units = risk.beliefs.correlation, risk.beliefs.units
     if related is None:
         return tree.cluster_of_returns(risk.values)
-    if model.codependence != "pearson":
-        related = cov.codependence(risk.values[:, units], model.codependence)
+    kind = model.codependence
+    if kind is not None and (kind != "pearson" or model.covariance is not None):
+        related = cov.codependence(risk.values[:, units], kind)
     return tree.cluster(related, distance=model.distance, linkage=model.linkage, order=model.order)
 
 # %% ../nbs/11_hrp.ipynb #bcf93585

@@ -331,6 +331,14 @@ def test_fit_leaves_its_covariance_estimator_alone(stocks: pd.DataFrame) -> None
     np.testing.assert_allclose(model.covariance_, LedoitWolf().fit(stocks.to_numpy()).covariance_, rtol=1e-10)
 
 
+def test_the_tree_may_hear_the_sample_beside_a_shrunk_covariance(stocks: pd.DataFrame) -> None:
+    both = HierarchicalRiskParity(covariance=LedoitWolf(), codependence="pearson").fit(stocks)
+    sample, shrunk = HierarchicalRiskParity().fit(stocks), HierarchicalRiskParity(covariance=LedoitWolf()).fit(stocks)
+    assert both.order_ == sample.order_ != shrunk.order_
+    pd.testing.assert_frame_equal(both.covariance_, shrunk.covariance_)
+    assert HierarchicalRiskParity(codependence="pearson").fit(stocks).weights_.equals(sample.weights_)
+
+
 def test_grid_search_maximises_the_score(stocks: pd.DataFrame) -> None:
     grid = {"distance": ["paper", "direct"]}
     search = GridSearchCV(HierarchicalRiskParity(), grid, cv=TimeSeriesSplit(2), error_score="raise").fit(stocks)
