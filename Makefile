@@ -18,7 +18,7 @@ run: $(VENV)/.runtime  ## the portfolio of the bundled sample and its dashboard 
 	@$(BIN)/portfolio-research run $(ARGS) || [ $$? = 130 ]
 
 test: lint  ## everything that must hold (ARGS="-k hrp")
-	@$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --cov --cov-report term:skip-covered $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --cov --cov-report term:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	@echo "ruff and mypy --strict"

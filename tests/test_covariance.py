@@ -72,7 +72,7 @@ def test_the_policy_has_three_values() -> None:
 def test_what_is_refused_is_a_value_error_too() -> None:
     with pytest.raises(ValueError, match="NaN"):
         returns_matrix(table().where(table() > 0))
-    with pytest.raises(TypeError, match="argument must be a number"):
+    with pytest.raises(TypeError, match="argument must be real: a string is no number"):
         returns_matrix(np.array([[1.0, {}], [2.0, 3.0]], dtype=object))
 
 
