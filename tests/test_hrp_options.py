@@ -109,6 +109,36 @@ def test_skfolio(measure: str, codependence: str, stocks: pd.DataFrame) -> None:
     close_to(peer, stocks, distance="direct", linkage="ward", order="optimal", codependence=codependence)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_peers_with_a_shrunk_covariance(stocks: pd.DataFrame) -> None:
+    """PyPortfolioOpt grows the tree from the shrunk matrix; the others from the sample, and shrink the shares only."""
+    hrp = pytest.importorskip("pypfopt", reason="PyPortfolioOpt is not installed").HRPOpt
+    riskfolio = pytest.importorskip("riskfolio", reason="Riskfolio-Lib is not installed")
+    skfolio = pytest.importorskip("skfolio", reason="skfolio is not installed")
+    prior = skfolio.prior.EmpiricalPrior(covariance_estimator=skfolio.moments.LedoitWolf())
+    one = skfolio.optimization.HierarchicalRiskParity(prior_estimator=prior)
+
+    def shrunk(r: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame(LedoitWolf().fit(r.to_numpy()).covariance_, r.columns, r.columns)
+
+    def other(r: pd.DataFrame) -> "pd.Series[float]":
+        return riskfolio.HCPortfolio(returns=r).optimization("HRP", method_cov="ledoit")["weights"]
+
+    options = {"distance": "direct", "covariance": LedoitWolf()}
+    close_to(lambda r: hrp(cov_matrix=shrunk(r)).optimize(), stocks, **options)
+    close_to(other, stocks, order="optimal", codependence="pearson", **options)
+    ward = {"linkage": "ward", "order": "optimal", "codependence": "pearson"}
+    close_to(lambda r: pd.Series(one.fit(r).weights_, r.columns), stocks, **options, **ward)
+
+
+def test_the_tree_of_the_sample_beside_a_shrunk_covariance(stocks: pd.DataFrame) -> None:
+    same(weights(stocks), weights(stocks, codependence="pearson"))
+    sample = HierarchicalRiskParity().fit(stocks)
+    mixed = HierarchicalRiskParity(covariance=LedoitWolf(), codependence="pearson").fit(stocks)
+    assert mixed.order_ == sample.order_
+    np.testing.assert_allclose(mixed.covariance_, LedoitWolf().fit(stocks.to_numpy()).covariance_, rtol=1e-10)
+
+
 @pytest.mark.parametrize("linkage", ["single", "ward"])
 def test_canopy(linkage: str, stocks: pd.DataFrame) -> None:
     canopy = pytest.importorskip("canopy", reason="canopy-optimizer is not installed").MasterCanopy
@@ -260,6 +290,7 @@ RULES = [
     {"distance": "direct", "linkage": "ward", "order": "optimal"},
     {"covariance": LedoitWolf()},
     {"codependence": "spearman"},
+    {"codependence": "pearson", "covariance": LedoitWolf()},
 ]
 
 
@@ -649,7 +680,7 @@ WRONG = {
     "distance": ["nearest", None, 1],
     "linkage": ["WARD", None],
     "order": ["best", None, True],
-    "codependence": ["tau", None],
+    "codependence": ["tau"],
     "algorithm": ["fast", None],
     "missing": ["drop", None, True],
     "covariance": ["ledoit", LedoitWolf, np.eye(5), 5],
