@@ -94,7 +94,9 @@ class _TreeSettings(_Strict):
     distance: Literal["paper", "direct"] = Field(default="paper", description="or direct: compare assets in pairs")
     linkage: Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"] = "single"
     order: Literal["linkage", "optimal"] = Field(default="linkage", description="or optimal: neighbours alike")
-    codependence: Literal["pearson", "spearman", "kendall"] = Field(default="pearson", description="or spearman, kendall")
+    codependence: Literal["pearson", "spearman", "kendall"] | None = Field(
+        default=None, description="of the tree: pearson, spearman or kendall; null: as the covariance has it"
+    )
     covariance: Literal["sample", "ledoit_wolf", "oas", "ewma", "denoised", "detoned"] = Field(
         default="sample", description="or ledoit_wolf, oas, ewma, denoised, detoned"
     )

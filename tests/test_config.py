@@ -242,3 +242,10 @@ def test_unreadable_bytes_are_an_error_of_the_file() -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PortfolioError, match="not valid YAML"):
         read_yaml(path)
+
+
+def test_the_readmes_section_on_the_optimiser_loads() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = [text for text in readme.split("```") if text.strip().startswith("portfolio:\n  optimizer:")]
+    chosen = load_settings(write(block)).portfolio.optimizer
+    assert chosen.max_risk_share == 0.2 and chosen.model_fields_set > {"covariance", "trading_cost", "order_tolerance"}
