@@ -34,7 +34,7 @@ from portfolio_research.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -63,6 +63,7 @@ Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the
 Portfolio = Annotated[
     str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")
 ]
+MOVED = 5  # weights that bounds moved, named in one line
 WIDE = 110  # columns that a table of alerts needs to show one thing beside the other
 STOP_SECONDS = 20.0  # what a clean stop may take before we insist
 MAX_KILLS = 5
@@ -256,14 +257,14 @@ def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Hierarchical-risk-parity weights of a price file, next to equal weight and inverse variance."""
+    from portfolio_research.backtest import optimizer_from
     from portfolio_research.data import to_returns
-    from portfolio_research.hrp import HierarchicalRiskParity
 
     rebalancing = {"rebalancing": None if lookback is None else {"lookback": lookback}}
     settings = _settings(config, portfolio=rebalancing, data=_source(prices))
     frame = _prices(prices)
     returns = to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :]
-    model = HierarchicalRiskParity().fit(returns)
+    model = optimizer_from(settings).fit(returns)
     ordered = model.weights_.sort_values(ascending=False)
     if as_json:
         out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
@@ -275,9 +276,24 @@ def weights(
     for asset, weight in ordered.items():
         table.add_row(escape(str(asset)), _percent(weight), "█" * round(40 * weight / ordered.iloc[0]))
     out.print(table)
+    for line in _options_at_work(model.diagnostics_):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     year = settings.periods_per_year
     statistics = model.statistics(periods_per_year=year)
     out.print(_frame_table(statistics, f"Against the simple alternatives, {year:g} periods per year"))
+
+
+def _options_at_work(found: dict[str, Any]) -> Iterator[str]:
+    """What the options changed, in a line for each kind; nothing for the plain method."""
+    if found["cash"]:
+        yield f"Counted as cash, outside the tree: {', '.join(map(str, found['cash']))}"
+    if found["merged"]:
+        yield f"Copies that share one leaf: {'; '.join(', '.join(map(str, each)) for each in found['merged'].values())}"
+    if found["bound"]:
+        moved = sorted(found["bound"].items(), key=lambda item: -abs(item[1][1] - item[1][0]))
+        shown = [f"{asset} {_percent(before)} to {_percent(after)}" for asset, (before, after) in moved[:MOVED]]
+        more = f" and {len(moved) - MOVED} more" if len(moved) > MOVED else ""
+        yield f"Moved by bounds: {', '.join(shown)}{more}"
 
 
 def _frame_table(frame: pd.DataFrame, title: str) -> Table:
@@ -301,7 +317,7 @@ def backtest(
     """Back-test with the configured tolerance, costs and minimum trade: the rules of the paper engine."""
     from rich.progress import Progress
 
-    from portfolio_research.backtest import replay
+    from portfolio_research.backtest import optimizer_from, replay
     from portfolio_research.costs import Costs
     from portfolio_research.metrics import report as metrics_report
     from portfolio_research.rebalancing import policy_from
@@ -318,6 +334,7 @@ def backtest(
             start=start,
             lookback=p.rebalancing.lookback,
             capital=p.capital,
+            estimator=optimizer_from(settings),
             on_bar=lambda done, total: progress.update(task, completed=done, total=total),
         )
     held = frame.loc[result.equity.index]

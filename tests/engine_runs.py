@@ -30,9 +30,13 @@ def market(seed: int, *, assets: int = 6, bars: int = 150, volatility: float = 0
     return pd.DataFrame(grown, index, [f"A{i}" for i in range(assets)])
 
 
-def settings(**rebalancing: Any) -> Settings:
+OPTIONS = {"order_tolerance": 0.01, "trading_cost": 0.001, "max_weight": 0.2, "max_risk_share": 0.2}
+OPTIONS |= {"merge_correlated": 0.4}  # so low that random markets have copies
+
+
+def settings(optimizer: dict[str, Any] | None = None, **rebalancing: Any) -> Settings:
     """Defaults with a short lookback, as fast as possible, without dashboard."""
-    portfolio = {"rebalancing": {"lookback": 60} | rebalancing}
+    portfolio = {"rebalancing": {"lookback": 60} | rebalancing, "optimizer": optimizer or {}}
     return Settings(portfolio=portfolio, engine={"speed": 0}, dashboard={"enabled": False})  # type: ignore[arg-type]
 
 

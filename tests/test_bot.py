@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from engine_runs import market, rows, run, settings
+from sqlalchemy import update
 
 from portfolio_research.config import ConfigError, DataError, Settings
 from portfolio_research.engine import wiring
@@ -16,7 +17,7 @@ from portfolio_research.engine.bot import HyperliquidTradingBot
 from portfolio_research.engine.supervisor import Halted, RestartPolicy
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.hyperliquid import HyperliquidFeed
-from portfolio_research.store import Store, ledger, telemetry
+from portfolio_research.store import Store, ledger, schema, telemetry
 from portfolio_research.store.outbox import StoreSink
 from portfolio_research.store.snapshot import build_snapshot
 
@@ -66,6 +67,52 @@ def test_more_prices_continue_where_it_ended(store: Store, tmp_path: Path) -> No
         run(settings(), PRICES, whole, start=start)
     for table in ("order", "fill", "equity", "alert_event"):
         assert rows(tmp_path / "portfolio.db", table) == rows(tmp_path / "whole.db", table), table
+
+
+def test_a_restart_takes_up_the_leaf_order_and_what_is_held(store: Store, tmp_path: Path) -> None:
+    patient = settings({"order_tolerance": 0.2, "trading_cost": 0.001}, tolerance=0.02)
+    start = PRICES.index[60].to_pydatetime()
+    whole, forgetful = (Store.open(tmp_path / f"{name}.db", durable=False) for name in ("whole", "forgetful"))
+    run(patient, PRICES.iloc[:70], whole, start=start)
+    for each in (store, forgetful):
+        run(patient, PRICES.iloc[:66], each, start=start)
+    with forgetful.begin() as conn:
+        conn.execute(update(schema.target).values(place=None))
+    for each in (store, forgetful):
+        run(patient, PRICES.iloc[:70], each, start=start)
+    targets = {path.stem: rows(path, "target") for path in tmp_path.glob("*.db")}
+    assert targets["portfolio"] == targets["whole"] != targets["forgetful"]
+    assert rows(tmp_path / "portfolio.db", "fill") == rows(tmp_path / "whole.db", "fill")
+    given = [row["weight"] for row in targets["whole"]], [row["weight"] for row in targets["forgetful"]]
+    assert np.abs(np.subtract(*given)).max() > 1e-3
+
+
+def test_bounds_that_cannot_be_kept_halt_at_once_and_are_named(store: Store) -> None:
+    with pytest.raises(Halted, match="OptimizationError: max_weight of .*leave only 0.6 of 1"):
+        run(settings({"max_weight": 0.1}), PRICES, store)
+
+
+def test_what_is_held_is_said_as_it_stands_before_the_trade(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[pd.Series | None] = []
+
+    def listening(bot: HyperliquidTradingBot) -> None:
+        fit = bot.hrp_optimizer.fit
+
+        def listen(returns: pd.DataFrame, *, previous_weights: object = None, previous_order: object = None) -> object:
+            heard.append(None if previous_weights is None else pd.Series(previous_weights))
+            return fit(returns)
+
+        monkeypatch.setattr(bot.hrp_optimizer, "fit", listen)
+
+    run(settings(), PRICES.iloc[:63], store, prepare=listening)
+    with store.read() as conn:
+        first = telemetry.equity(conn, "main")[0]
+        fills = [(fill.asset, float(fill.size)) for fill in ledger.fills(conn, "main") if fill.ts == first.ts]
+    cash, bought = first.cash, pd.DataFrame(fills, columns=["asset", "size"]).groupby("asset")["size"].sum()
+    values = bought * PRICES.iloc[61]  # of the second bar: bought on the first, drifted since
+    assert heard[0] is None
+    pd.testing.assert_series_equal(heard[1].sort_index(), (values / (values.sum() + cash)).sort_index(),
+                                   rtol=1e-12, check_names=False)
 
 
 def test_prices_of_other_assets_are_refused_and_change_nothing(store: Store, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 from portfolio_research import __main__ as command_line
 from portfolio_research.__main__ import main
 from portfolio_research.alerts import AlertType, Rule, Severity, evaluate
-from portfolio_research.data import sample_prices, to_returns
+from portfolio_research.backtest import optimizer_from, replay
+from portfolio_research.config import Settings
+from portfolio_research.data import load_prices, sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
@@ -87,6 +89,55 @@ def test_weights_are_the_librarys(cli, price_file: Path) -> None:
 def test_weights_show_the_alternatives(cli) -> None:
     text = cli("weights", "sample").stdout
     assert "2022-12-28" in text and "JNJ" in text and re.search("equal.weight", text, re.I)
+
+
+OPTIMIZER = """
+portfolio:
+  optimizer: {max_weight: {KO: 0.2}, treat_as_cash: [XOM], merge_correlated: 0.7, trading_cost: 0.001, order_tolerance: 0.01}
+"""
+
+
+def test_weights_keep_the_configured_options_and_say_what_they_did(cli, price_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(OPTIMIZER)
+    text = cli("weights", str(price_file), "--lookback", "100").stdout
+    assert "Counted as cash, outside the tree: XOM" in text
+    assert re.search(r"Moved by bounds: KO \d\d\.\d\d % to 20\.00 %", text)
+    assert "Copies that share one leaf: AAPL, JPM" in text
+    printed = json.loads(cli("weights", str(price_file), "--lookback", "100", "--json").stdout)
+    assert printed["KO"] == pytest.approx(0.2) and printed["XOM"] == 0.0
+    (tmp_path / "config.yaml").unlink()
+    plain = cli("weights", str(price_file), "--lookback", "100").stdout
+    assert not any(word in plain for word in ("cash", "Copies", "bounds"))
+
+
+def test_many_moved_weights_are_counted(cli, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("portfolio: {optimizer: {max_weight: 0.06}}\n")
+    text = cli("weights", "sample").stdout
+    assert re.search(r"Moved by bounds: .*JNJ .* to 6\.00 %, .* and 1\d more", text)
+
+
+def test_backtest_keeps_the_configured_options(cli, price_file: Path, tmp_path: Path) -> None:
+    def final(text: str) -> float:
+        (tmp_path / "config.yaml").write_text(text)
+        done = cli("backtest", str(price_file), "--start", "2020-05-01", "--csv", "curve.csv", "--json")
+        assert json.loads(done.stdout)
+        return float((tmp_path / "curve.csv").read_text().splitlines()[-1].rsplit(",", 1)[1])
+
+    wanted = Settings(portfolio={"optimizer": {"max_weight": {"KO": 0.1}}})  # type: ignore[arg-type]
+    prices = load_prices(price_file)
+    same = replay(prices, start="2020-05-01", estimator=optimizer_from(wanted))
+    assert final("portfolio: {optimizer: {max_weight: {KO: 0.1}}}") == pytest.approx(same.equity.iloc[-1], rel=1e-12)
+    assert final("") != pytest.approx(same.equity.iloc[-1], rel=1e-6)
+
+
+def test_bounds_that_name_an_unknown_asset_end_with_2(cli, price_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("portfolio: {optimizer: {max_weight: {DOGE: 0.1}}}\n")
+    assert "max_weight names DOGE" in cli("weights", str(price_file), expect=2).stderr
+
+
+def test_the_configuration_shows_the_options_and_what_they_mean(cli) -> None:
+    shown = cli("config", "show").stdout
+    assert "optimizer:" in shown and "max_weight: 1.0  # of every asset, or by asset {BTC: 0.3}" in shown
 
 
 def test_backtest_prints_metrics_and_writes_the_curve(cli, price_file: Path, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from engine_runs import market, run, settings
+from engine_runs import OPTIONS, market, run, settings
 
-from portfolio_research.backtest import replay
+from portfolio_research.backtest import BacktestResult, optimizer_from, replay
 from portfolio_research.config import Settings
 from portfolio_research.costs import costs_from
 from portfolio_research.data import sample_prices
+from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.store import Store, ledger, telemetry
 
@@ -22,26 +23,31 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store.open(tmp_path / "portfolio.db", durable=False)
 
 
-def compare(wanted: Settings, prices: pd.DataFrame, store: Store, start: pd.Timestamp | str) -> set[str]:
-    """Run both, compare them bar by bar, and return the kinds of orders that there were."""
+def compare(
+    wanted: Settings, prices: pd.DataFrame, store: Store, start: pd.Timestamp | str
+) -> tuple[set[str], BacktestResult]:
+    """Run both, compare them bar by bar, and return the kinds of orders that there were, and the back-test."""
     begin = pd.Timestamp(start) if isinstance(start, pd.Timestamp) else pd.Timestamp(start, tz="UTC")
     run(wanted, prices, store, start=begin.to_pydatetime())
     expected = replay(
         prices, policy=policy_from(wanted), costs=costs_from(wanted), lookback=wanted.portfolio.rebalancing.lookback,
-        start=begin, capital=wanted.portfolio.capital,
+        start=begin, capital=wanted.portfolio.capital, estimator=optimizer_from(wanted),
     )
     with store.read() as conn:
         curve = telemetry.equity(conn, "main")
         decisions = ledger.rebalances(conn, "main")[::-1]
         kinds = {order.kind for order in ledger.order_history(conn, "main")}
+        targets = [telemetry.latest_targets(conn, "main", point.ts) for point in curve]
     assert [point.ts for point in curve] == list(expected.equity.index)
     np.testing.assert_allclose([point.equity for point in curve], expected.equity.to_numpy(), rtol=1e-9)
     assert [row.state == "done" for row in decisions] == [decision.rebalance for decision in expected.decisions]
-    return kinds
+    stored = pd.DataFrame([found[1] for found in targets if found], expected.weights.index)[expected.weights.columns]
+    np.testing.assert_allclose(stored.to_numpy(), expected.weights.to_numpy(), atol=1e-9)
+    return kinds, expected
 
 
 def test_the_crash_of_2020_is_the_back_test(store: Store) -> None:
-    kinds = compare(Settings(engine={"speed": 0}), sample_prices().loc[:"2020-04-30"], store, "2019-08-01")  # type: ignore
+    kinds, _ = compare(Settings(engine={"speed": 0}), sample_prices().loc[:"2020-04-30"], store, "2019-08-01")  # type: ignore
     assert "market" in kinds
 
 
@@ -49,4 +55,17 @@ def test_the_crash_of_2020_is_the_back_test(store: Store) -> None:
 def test_random_markets_are_the_back_test(store: Store, seed: int) -> None:
     prices = market(seed)
     wanted = settings(tolerance=0.02, min_trade_size=400.0, large_trade_threshold=2_000.0, twap_slices=3)
-    assert compare(wanted, prices, store, prices.index[60]) == {"market", "twap"}
+    assert compare(wanted, prices, store, prices.index[60])[0] == {"market", "twap"}
+
+
+def test_with_every_option_of_the_optimiser_it_is_the_back_test(store: Store) -> None:
+    prices = market(1, assets=8, bars=110)
+    wanted = settings(OPTIONS, tolerance=0.02, min_trade_size=50.0, large_trade_threshold=2_000.0, twap_slices=3)
+    _, found = compare(wanted, prices, store, prices.index[60])
+    options = optimizer_from(wanted).get_params()
+    for off in ({"order_tolerance": 0.0}, {"trading_cost": 0.0}, {"max_weight": 1.0}, {"max_risk_share": None},
+                {"merge_correlated": None}):  # each of them matters here: the comparison was about all of them
+        without = HierarchicalRiskParity(**options | off)
+        other = replay(prices.iloc[:85], policy=policy_from(wanted), costs=costs_from(wanted), lookback=60,
+                       start=prices.index[60], estimator=without)
+        assert np.abs(other.weights - found.weights.iloc[: len(other.weights)]).to_numpy().max() > 1e-4, off

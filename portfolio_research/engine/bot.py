@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import pandas as pd
 from sqlalchemy import Connection
 
-from portfolio_research.backtest import REGIME_HISTORY, market_regime
-from portfolio_research.config import ConfigError, DataError, PortfolioError, Settings, StoreError
+from portfolio_research.backtest import REGIME_HISTORY, market_regime, optimizer_from, refit
+from portfolio_research.config import ConfigError, DataError, OptimizationError, PortfolioError, Settings, StoreError
 from portfolio_research.costs import costs_from
 from portfolio_research.engine import wiring
 from portfolio_research.engine.execution import AdvancedExecutor, Desk, OrderExecutor, plan, trades_of
@@ -30,7 +30,6 @@ from portfolio_research.engine.record import TrackRecord, report_payload
 from portfolio_research.engine.risk import RiskManager
 from portfolio_research.engine.schedule import STAGES, Schedule
 from portfolio_research.engine.supervisor import Halted, Loop, RestartPolicy, Supervisor
-from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.market.collector import DataCollector
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.paper import PaperExchange
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0  # for messages that wait when the engine ends
-FATAL = (StoreError, DataError, ConfigError)  # the same again would fail the same way
+FATAL = (StoreError, DataError, ConfigError, OptimizationError)  # the same again would fail the same way
 
 
 class Dashboard(Protocol):
@@ -97,7 +96,7 @@ class HyperliquidTradingBot:
         """Everything the loops work with."""
         wanted = self.settings.portfolio
         self.policy, self.costs = policy_from(self.settings), costs_from(self.settings)
-        self.hrp_optimizer = HierarchicalRiskParity()
+        self.hrp_optimizer = optimizer_from(self.settings)
         self.portfolio_analytics = wiring.make_analytics(self.settings)
         self.data_collector = DataCollector(self.feed)
         self.risk_manager = RiskManager(wanted.risk)
@@ -124,6 +123,7 @@ class HyperliquidTradingBot:
             self.risk_manager.hold(ledger.load_positions(conn, self.name))
             wiring.check_holdings(self.name, self.risk_manager.positions, self.feed)
             targets = telemetry.latest_targets(conn, self.name)
+            self.leaf_order = telemetry.latest_order(conn, self.name)  # of the newest fit; [] if there was none
             decided = (row.slot for row in ledger.rebalances(conn, self.name) if not row.slot.microsecond)
             self._last_slot = next(decided, None)  # microseconds mark what was traded by hand
         self.risk_manager.portfolio_returns = self.record.returns
@@ -198,12 +198,19 @@ class HyperliquidTradingBot:
                 self.risk_manager.halt(f"the portfolio is worth {self.risk_manager.equity:,.2f}")
 
     async def _model_update_loop(self) -> None:
-        """Fits the optimiser to the newest returns."""
+        """Fits the optimiser to the newest returns.
+
+        It is told what is held at this bar's marks, before the rebalancing loop trades, and the leaf order of the bar
+        before: the stored one, so that a bar that is worked on again, or after a restart, gets the same targets.
+        """
         async for tick in self.schedule.ticks("model", bars_only=True):
             window = self.data_collector.returns(self.settings.portfolio.rebalancing.lookback)
-            self.targets = self.hrp_optimizer.fit(window).weights_.sort_index()
+            held = self.risk_manager.positions.weights() if self.risk_manager.equity > 0 else None
+            self.targets = refit(self.hrp_optimizer, window, held=held, order=self.leaf_order or None).sort_index()
+            order = [str(asset) for asset in getattr(self.hrp_optimizer, "order_", ())]
             with self._stage("model", tick) as conn:
-                telemetry.record_targets(conn, self.name, tick.ts, {str(a): w for a, w in self.targets.items()})
+                telemetry.record_targets(conn, self.name, tick.ts, {str(a): w for a, w in self.targets.items()}, order)
+            self.leaf_order = order
 
     async def _portfolio_rebalancing_loop(self) -> None:
         """Decides once per slot whether to rebalance, and carries it out."""
