@@ -53,9 +53,9 @@ def distance_of_distances(
     n, end = len(distance), 0
     squared = np.einsum("ij,ij->i", distance, distance)
     pairs = np.empty(n * (n - 1) // 2)
-    for top in range(0, n, 128):
-        slab = (-2.0 * distance[top : top + 128]) @ distance[:, top:]
-        slab += squared[top : top + 128, None] + squared[top:]
+    for top in range(0, n, 48):
+        slab = (-2.0 * distance[top : top + 48]) @ distance[:, top:]
+        slab += squared[top : top + 48, None] + squared[top:]
         for i, row in enumerate(slab, 1):
             start, end = end, end + n - top - i
             pairs[start:end] = row[i:]
