@@ -340,8 +340,8 @@ def _keep(
     if isinstance(previous, str) or not hasattr(previous, "__len__"):
         raise DataError(f"previous_order is {previous!r}: give the list of labels in order_ of an earlier fit")
     beliefs = risk.beliefs
-    place = {beliefs.assets[i]: position for position, i in enumerate(beliefs.units)}
-    known = np.array([place[a] for a in dict.fromkeys(previous) if a in place], dtype=np.intp)
+    unit = dict(zip(beliefs.assets, beliefs.unit.tolist(), strict=True))
+    known = np.array(list(dict.fromkeys(unit[a] for a in previous if a in unit)), dtype=np.intp)
 
     def volatility(leaves: NDArray[np.intp]) -> float:
         weights = _unit_weights(risk.splits(leaves), leaves)[beliefs.unit] * beliefs.share
