@@ -466,6 +466,14 @@ def test_a_limit_may_name_an_asset_that_is_dropped() -> None:
     same(weights(returns.drop(columns="A004")), model.weights_)
 
 
+def test_limits_may_be_series() -> None:
+    returns = noise(80, 5)
+    limits = {"min_weight": {"A000": 0.1}, "max_weight": {"A001": 0.2}, "groups": {"A002": "g", "A003": "g"}}
+    limits["group_max"] = {"g": 0.3}
+    series = {name: pd.Series(values) for name, values in limits.items()}
+    same(weights(returns, **limits), weights(returns, **series))
+
+
 def test_limits_hold_beside_cash_and_copies(coins: pd.DataFrame) -> None:
     more = coins.assign(**{"BTC wrapped": coins["BTC"], "ETH staked": coins["ETH"]})
     groups = {"BTC": "bitcoin", "BTC wrapped": "bitcoin", "ETH": "ether", "ETH staked": "ether"}
@@ -566,6 +574,13 @@ def test_an_old_order_may_lack_new_assets_and_hold_gone_ones() -> None:
     model = HierarchicalRiskParity(order_tolerance=10.0).fit(returns, previous_order=["GONE", "A003", "A001", "A000"])
     at = [model.order_.index(a) for a in ("A003", "A001", "A000")]
     assert at == sorted(at) and sorted(model.order_) == list(returns.columns)
+
+
+def test_an_old_order_knows_a_copy_by_its_own_name() -> None:
+    returns = with_copy(noise(80, 6), "A002")
+    old = ["A002 copy 0", "A005", "A000", "A001", "A003", "A004"]
+    model = HierarchicalRiskParity(order_tolerance=10.0, merge_correlated=0.999).fit(returns, previous_order=old)
+    assert model.order_ == ["A002", *old[1:]]
 
 
 # ---------------------------------------------------------------- without the matrix
@@ -689,7 +704,7 @@ WRONG = {
     "merge_correlated": [0, -0.5, 1.5, np.nan, "0.9"],
     "min_weight": [-0.1, 1.1, "0.1", np.nan, None, {"nope": 0.1}, {"A000": -0.1}, {"A000": np.nan}],
     "max_weight": [-0.1, 1.1, "0.1", np.nan, None, {"nope": 0.1}, {"A000": 2}],
-    "groups": [{"nope": "g"}],
+    "groups": [{"nope": "g"}, "g", [("A000", "g")]],
     "group_min": [{"nope": 0.1}],
     "group_max": [{"nope": 0.1}],
     "max_risk_share": [-0.1, 1.5, "0.2", np.nan],
