@@ -134,6 +134,12 @@ def optimizer_from(
 
 # %% ../nbs/22_backtest.ipynb #472a42b4
 _DUST = 1e-12  # share of the book that is rounding, not a position
+_USED_BY = {"previous_weights": "trading_cost", "previous_order": "order_tolerance"}  # options that make use of them
+
+
+def _asks(model: Any, name: str) -> bool:
+    "Whether `fit` takes it, and makes use of it."
+    return bool(getattr(model, _USED_BY[name], True)) and bool(has_fit_parameter(model, name))
 
 
 def refit(
@@ -145,10 +151,10 @@ def refit(
 ) -> Any:  # target weights by asset
     "Fit once more, and tell the estimator what it asks for: previous_weights and previous_order."
     told: dict[str, Any] = {}
-    if held is not None and has_fit_parameter(model, "previous_weights"):
+    if held is not None and _asks(model, "previous_weights"):
         kept = {asset: weight for asset, weight in held.items() if abs(weight) > _DUST}
         told = {"previous_weights": kept} if kept else {}
-    if order is not None and has_fit_parameter(model, "previous_order"):
+    if order is not None and _asks(model, "previous_order"):
         told["previous_order"] = order
     return model.fit(returns, **told).weights_
 
@@ -159,10 +165,11 @@ _Fit = Callable[[int, NDArray[np.float64], float], "pd.Series[float]"]
 def _targets(returns: pd.DataFrame, checks: NDArray[np.intp], lookback: int, estimator: Any) -> _Fit:
     "Target weights at a check: the estimator, fitted on the returns up to that close."
     model = HierarchicalRiskParity() if estimator is None else clone(estimator, safe=False)
+    asks = _asks(model, "previous_weights")
 
     def fit(k: int, values: NDArray[np.float64], cash: float) -> "pd.Series[float]":
         row, order = int(checks[k]), getattr(model, "order_", None)  # the return of row t is number t - 1
-        held = pd.Series(values / (cash + float(values.sum())), returns.columns)
+        held = pd.Series(values / (cash + float(values.sum())), returns.columns) if asks else None
         weights = refit(model, returns.iloc[row - lookback : row], held=held, order=order)
         return pd.Series(weights, index=returns.columns, dtype="float64", name=returns.index[row - 1])
 

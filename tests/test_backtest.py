@@ -170,7 +170,12 @@ def test_only_what_fit_asks_for_is_handed_on() -> None:
     assert model.told == ["A0"]
     assert (refit(EqualWeight(), returns, held=held, order=["A0"]) == 0.25).all()
     plain = HierarchicalRiskParity().fit(returns)
-    assert refit(HierarchicalRiskParity(), returns, held=held, order=plain.order_[::-1]).equals(plain.weights_)
+    idle = HierarchicalRiskParity()
+    assert refit(idle, returns, held=held, order=plain.order_[::-1]).equals(plain.weights_)
+    assert "turnover" not in idle.diagnostics_  # what would change nothing is not worked out
+    active = HierarchicalRiskParity(order_tolerance=9.0, trading_cost=1e-9)
+    refit(active, returns, held=held, order=plain.order_[::-1])
+    assert active.order_ == plain.order_[::-1] and "turnover" in active.diagnostics_
 
 
 @pytest.mark.parametrize("step", [5, 21])

@@ -104,7 +104,7 @@ def test_what_is_held_is_said_as_it_stands_before_the_trade(store: Store, monkey
 
         monkeypatch.setattr(bot.hrp_optimizer, "fit", listen)
 
-    run(settings(), PRICES.iloc[:63], store, prepare=listening)
+    run(settings({"trading_cost": 0.001}), PRICES.iloc[:63], store, prepare=listening)
     with store.read() as conn:
         first = telemetry.equity(conn, "main")[0]
         fills = [(fill.asset, float(fill.size)) for fill in ledger.fills(conn, "main") if fill.ts == first.ts]
