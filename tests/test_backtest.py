@@ -180,7 +180,7 @@ def test_only_what_fit_asks_for_is_handed_on() -> None:
 
 @pytest.mark.parametrize("step", [5, 21])
 def test_turnover_control_is_the_loop_one_would_write(step: int) -> None:
-    prices = sample_prices().loc["2018":"2020"]
+    prices = sample_prices().loc["2019":"2020"]
     options = {"order_tolerance": 0.01, "trading_cost": 0.001, "max_weight": 0.15, "merge_correlated": 0.9}
     result = walk_forward(prices, HierarchicalRiskParity(**options), lookback=252, step=step, cost=0.001)
     returns, held, order, cash = to_returns(prices), None, None, 1.0
