@@ -26,7 +26,7 @@ def as_frame(
         if not hasattr(table, "columns"):
             return table
         names = getattr(table, "column_names", table.columns)  # Arrow's columns are the data
-        table = pd.DataFrame(np.asarray(table), columns=list(names))
+        table = pd.DataFrame({name: np.asarray(table[name]) for name in names})  # each column keeps its own type
     if not isinstance(table.columns, pd.MultiIndex) and table.columns.hasnans:
         raise DataError(f"column {int(table.columns.isna().argmax())} has no name: name every asset")
     return table

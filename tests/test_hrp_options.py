@@ -792,6 +792,27 @@ def test_min_volatility_measures_every_kind_of_number(kind: str) -> None:
     assert HierarchicalRiskParity(min_volatility=1e-4).fit(returns).diagnostics_["cash"] == ["USD"]
 
 
+class Columns:
+    """A frame of another library, as polars has it: names, columns by name, and a matrix that forgets what they were."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.columns, self.table = list(table.columns), table
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.table[name].to_numpy()
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return np.column_stack([self[name].astype(float) for name in self.columns])
+
+
+def test_frames_of_another_library_keep_their_names_and_kinds() -> None:
+    returns = noise(60, 4)
+    same(weights(returns), HierarchicalRiskParity().fit(Columns(returns)).weights_)
+    dated = returns.assign(date=pd.date_range("2024-01-01", periods=60))
+    with pytest.raises(DataError, match="date .*not real numbers"):
+        HierarchicalRiskParity().fit(Columns(dated))
+
+
 # ---------------------------------------------------------------- labels
 
 DAYS = pd.date_range("2024-01-01", periods=6, tz="UTC")
