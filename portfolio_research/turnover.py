@@ -107,6 +107,14 @@ def trade_fraction(
     return max(0.0, 1.0 - trading_cost * size / relief) if relief > 0 else 0.0
 
 # %% ../nbs/07_turnover.ipynb #d612a4f5
+def _number(value: Any) -> float:
+    "A float, or NaN for what is none."
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
 def held_weights(
     held: Any,  # Series or mapping: asset -> part of the book, at most 1 in sum
     assets: Sequence[Any],  # N labels that can be held from now on
@@ -114,13 +122,14 @@ def held_weights(
     "Held weights by label; what is held of assets that left must be sold, so it counts as cash."
     if not isinstance(held, Mapping | pd.Series):
         raise DataError(f"previous_weights are a {type(held).__name__}: give a Series or a mapping of assets to weights")
-    weights = pd.to_numeric(pd.Series(held, dtype=object), errors="coerce")
-    if bad := [str(a) for a in weights.index[~np.isfinite(weights) | (weights < 0)]]:
-        raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use parts of the book, 0 if not held")
-    if weights.index.has_duplicates:
+    pairs = list(held.items())
+    weights = {asset: _number(weight) for asset, weight in pairs}
+    if len(weights) < len(pairs):
         raise DataError("previous_weights name an asset twice: give each asset one weight")
-    if weights.sum() > 1 + 1e-6:
-        raise DataError(f"previous_weights sum to {weights.sum():.6g}: use parts of the book, at most 1 together")
+    if bad := [str(a) for a, weight in weights.items() if not 0.0 <= weight < np.inf]:
+        raise DataError(f"previous_weights of {', '.join(bad)} are no weights: use parts of the book, 0 if not held")
+    if (total := sum(weights.values())) > 1 + 1e-6:
+        raise DataError(f"previous_weights sum to {total:.6g}: use parts of the book, at most 1 together")
     found = np.array([weights.get(a, 0.0) for a in assets], dtype=np.float64)
     return np.asarray(found / max(1.0, found.sum()), dtype=np.float64)
 
