@@ -93,7 +93,7 @@ def _sums(given: Any, name: str, groups: Sequence[Hashable], default: float) -> 
         raise OptimizationError(f"{name} is {given!r}: give a mapping from group to fraction, such as {{'memes': 0.1}}")
     if len(given) and not groups:
         named = _listed(list(given.keys()))
-        raise OptimizationError(f"{name} names {named}, but groups= is missing: say which asset is in which group")
+        raise OptimizationError(f"{name} names {named}, but groups= is missing or empty: say which asset is in which group")
     return _values(given, name, groups, "group", default)
 
 # %% ../nbs/09_bounds.ipynb #53e34adf
@@ -328,7 +328,7 @@ def _risk_capped(target: Array, inside: Region, limits: Limits, risk: _Risk, sta
 def _too_heavy(low: Array, high: Array, risk: _Risk) -> NDArray[np.bool_]:
     "Whose minimum alone bears more than the cap, whatever the others hold: a proof, not a search."
     heavy, part = np.zeros(len(low), dtype=np.bool_), np.minimum(low, 1.0 - 1e-12)
-    for i in np.flatnonzero(low > risk.cap / len(low)):
+    for i in np.flatnonzero(low > 0.0):
         others = high > 0.0
         others[i] = False
         row, variances = risk.covariance[i], np.diag(risk.covariance)

@@ -286,7 +286,7 @@ def infeasible(rng: np.random.Generator, kind: int) -> tuple[list[str], dict[str
 @pytest.mark.parametrize("kind", range(10))
 def test_a_thousand_infeasible_limits_are_refused_by_name(kind: int) -> None:
     rng = np.random.default_rng(kind)
-    for _ in range(106 if kind < 9 else 46):
+    for _ in range(109 if kind < 9 else 19):
         names, asked, words = infeasible(rng, kind)
         n = len(names)
         with pytest.raises(OptimizationError) as refusal:
@@ -300,7 +300,7 @@ def test_a_refused_risk_cap_has_no_portfolio_on_a_fine_grid() -> None:
     steps = np.linspace(0, 1, 201)
     grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-12]).clip(min=0.0)
     said = {True: 0, False: 0}
-    for _ in range(120):
+    for _ in range(60):
         root = rng.normal(0.3, 1.0, (3, 3))
         covariance, low = root @ root.T + 0.1 * np.eye(3), rng.choice([0.0, 0.2, 0.5], 3) * (np.arange(3) == rng.integers(3))
         cap = rng.uniform(0.34, 0.7)
@@ -314,7 +314,7 @@ def test_a_refused_risk_cap_has_no_portfolio_on_a_fine_grid() -> None:
             said[False] += 1
         else:
             said[True] += 1
-    assert min(said.values()) >= 10
+    assert min(said.values()) >= 8
 
 
 @pytest.mark.parametrize(
