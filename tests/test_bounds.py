@@ -144,7 +144,7 @@ def test_boxes_satisfy_the_optimality_conditions() -> None:
 def test_two_ways_to_the_same_groups() -> None:
     """Groups that do not overlap: the closed form, and the general method through a repeated group."""
     rng = np.random.default_rng(8)
-    for _ in range(60):
+    for _ in range(45):
         n = int(rng.integers(4, 25))
         h, w = rng.dirichlet(np.ones(n), 2)
         group = {i: f"g{i % 3}" for i in range(n)}
@@ -193,7 +193,7 @@ def test_what_fits_comes_back_untouched() -> None:
 
 
 @given(seed=st.integers(0, 10**6), risk=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_order_of_columns_does_not_matter(seed: int, risk: bool) -> None:
     (target, asked, covariance, _), = cases(seed, 1, risk)
     n, order = len(target), np.random.default_rng(seed).permutation(len(target))
@@ -203,7 +203,7 @@ def test_the_order_of_columns_does_not_matter(seed: int, risk: bool) -> None:
 
 
 @given(seed=st.integers(0, 10**6), risk=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_second_time_changes_nothing(seed: int, risk: bool) -> None:
     (target, asked, covariance, _), = cases(seed, 1, risk)
     checked = limits(range(len(target)), **asked)
@@ -286,7 +286,7 @@ def infeasible(rng: np.random.Generator, kind: int) -> tuple[list[str], dict[str
 @pytest.mark.parametrize("kind", range(10))
 def test_a_thousand_infeasible_limits_are_refused_by_name(kind: int) -> None:
     rng = np.random.default_rng(kind)
-    for _ in range(109 if kind < 9 else 19):
+    for _ in range(110 if kind < 9 else 10):
         names, asked, words = infeasible(rng, kind)
         n = len(names)
         with pytest.raises(OptimizationError) as refusal:
@@ -300,7 +300,7 @@ def test_a_refused_risk_cap_has_no_portfolio_on_a_fine_grid() -> None:
     steps = np.linspace(0, 1, 201)
     grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-12]).clip(min=0.0)
     said = {True: 0, False: 0}
-    for _ in range(60):
+    for _ in range(45):
         root = rng.normal(0.3, 1.0, (3, 3))
         covariance, low = root @ root.T + 0.1 * np.eye(3), rng.choice([0.0, 0.2, 0.5], 3) * (np.arange(3) == rng.integers(3))
         cap = rng.uniform(0.34, 0.7)
@@ -314,7 +314,7 @@ def test_a_refused_risk_cap_has_no_portfolio_on_a_fine_grid() -> None:
             said[False] += 1
         else:
             said[True] += 1
-    assert min(said.values()) >= 8
+    assert min(said.values()) >= 6
 
 
 @pytest.mark.parametrize(
