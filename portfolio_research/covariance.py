@@ -159,7 +159,7 @@ def _check_motion(motion: Array, assets: Sequence[Any], rows: int) -> None:
             f"returns of {_names(names)} never change, so they have no risk to share: hold them as cash, outside the "
             f"optimised assets (treat_as_cash={names[:5]!r})"
         )
-    usual, prices = float(np.median(volatility)), low > 0
+    usual, prices = float(np.sort(volatility)[len(assets) // 2]), low > 0
     if rows < 30 or not prices.all():
         prices &= mean > 0.5
     if prices.any():

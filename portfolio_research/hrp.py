@@ -90,7 +90,7 @@ def _believe(
 ) -> _Beliefs:
     "Units, volatilities and correlations."
     n, correlation = len(assets), None
-    stands = np.arange(n)
+    units = unit = np.arange(n)
     if model.algorithm == "matrix_free":
         volatility = np.std(values, axis=0, ddof=1)
     elif model.covariance is None or model.merge_correlated is not None:
@@ -99,8 +99,7 @@ def _believe(
     else:
         volatility = np.ones(n)  # without copies only the estimator's counts
     if model.merge_correlated is not None and correlation is not None:
-        stands = representatives(correlation, model.merge_correlated, assets)
-    units, unit = np.unique(stands, return_inverse=True)
+        units, unit = np.unique(representatives(correlation, model.merge_correlated, assets), return_inverse=True)
     if model.covariance is not None:
         labels = [assets[i] for i in units.tolist()]
         correlation, estimated = cov.moments_of_estimator(clone(model.covariance), values[:, units], labels)
