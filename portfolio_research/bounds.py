@@ -6,7 +6,7 @@
 __all__ = ['TOLERANCE', 'Limits', 'limits', 'binding', 'within']
 
 # %% ../nbs/09_bounds.ipynb #caca1113
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -305,21 +305,22 @@ def _sampled(inside: Region, risk: _Risk, count: int, apart: float = 0.1) -> lis
     return chosen
 
 # %% ../nbs/09_bounds.ipynb #089bc934
+def _starts(inside: Region, limits: Limits, risk: _Risk, start: Array) -> Iterator[Array]:
+    "Where to begin, each one computed when it is needed."
+    yield start
+    deviation = np.sqrt(np.diag(risk.covariance))
+    calm = 1.0 / np.maximum(deviation, 1e-6 * deviation.max())
+    yield _linear(calm / calm.sum(), inside, limits)
+    yield from _sampled(inside, risk, 3)
+
+# %% ../nbs/09_bounds.ipynb #4a04cb90
 def _risk_capped(target: Array, inside: Region, limits: Limits, risk: _Risk, start: Array) -> Array:
     "The first answer that keeps the risk cap, or the attempt that misses it least."
-    deviation = np.sqrt(np.diag(risk.covariance))
     roomy, best, least = settled(inside), start, np.inf
-    starts: list[Array] = [start]
-    for attempt in range(6):
-        if attempt == 1:
-            points = 1.0 / np.maximum(deviation, 1e-6 * deviation.max()), np.ones(len(target))
-            starts += [_linear(point / point.sum(), inside, limits) for point in points]
-        if attempt == 3:
-            starts += _sampled(inside, risk, 3)
-        if attempt < len(starts):
-            weights, excess = _rounds(target, inside, roomy, risk, starts[attempt])
-            if excess < least:
-                best, least = weights, excess
+    for point in _starts(inside, limits, risk, start):
+        weights, excess = _rounds(target, inside, roomy, risk, point)
+        if excess < least:
+            best, least = weights, excess
         if least <= EXACT:
             break
     return best
