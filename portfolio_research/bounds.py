@@ -353,8 +353,9 @@ def binding(
         "group_max": ((limits.group_high < 1.0) & (sums >= limits.group_high - TOLERANCE), groups),
     }
     if covariance is not None and limits.max_risk_share is not None and weights @ covariance @ weights > 0.0:
-        risk = _Risk(covariance, limits.max_risk_share)
-        at["max_risk_share"] = risk.shares(weights) >= risk.cap - TOLERANCE, limits.assets
+        shares = _Risk(covariance, limits.max_risk_share).shares(weights)
+        shared = (np.abs(shares) > TOLERANCE).sum() > 1  # who is alone bears everything, and a cap of 1 has done nothing
+        at["max_risk_share"] = shared & (shares >= limits.max_risk_share - TOLERANCE), limits.assets
     return {name: [labels[i] for i in np.flatnonzero(mask).tolist()] for name, (mask, labels) in at.items() if mask.any()}
 
 # %% ../nbs/09_bounds.ipynb #546085c5

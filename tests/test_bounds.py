@@ -341,6 +341,7 @@ def test_what_binds_is_named() -> None:
     weights = within(np.array([0.7, 0.1, 0.1, 0.1]), limits("ABCD", max_risk_share=0.6), covariance)
     assert binding(weights, limits("ABCD", max_risk_share=0.6), covariance) == {"max_risk_share": ["A"]}
     assert binding(weights, limits("ABCD"), covariance) == {}
+    assert binding(np.array([1.0, 0, 0, 0]), limits("ABCD", max_risk_share=1.0), covariance) == {}  # alone bears all
     assert binding(np.array([1.0, 0, 0, 0]), checked, np.zeros((4, 4))).keys() == {"min_weight", "max_weight"}
 
 
