@@ -63,7 +63,6 @@ Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the
 Portfolio = Annotated[
     str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")
 ]
-MOVED = 5  # weights that bounds moved, named in one line
 WIDE = 110  # columns that a table of alerts needs to show one thing beside the other
 STOP_SECONDS = 20.0  # what a clean stop may take before we insist
 MAX_KILLS = 5
@@ -290,10 +289,8 @@ def _options_at_work(found: dict[str, Any]) -> Iterator[str]:
     if found["merged"]:
         yield f"Copies that share one leaf: {'; '.join(', '.join(map(str, each)) for each in found['merged'].values())}"
     if found["bound"]:
-        moved = sorted(found["bound"].items(), key=lambda item: -abs(item[1][1] - item[1][0]))
-        shown = [f"{asset} {_percent(before)} to {_percent(after)}" for asset, (before, after) in moved[:MOVED]]
-        more = f" and {len(moved) - MOVED} more" if len(moved) > MOVED else ""
-        yield f"Moved by bounds: {', '.join(shown)}{more}"
+        each = (f"{name} {', '.join(map(str, labels))}" for name, labels in found["bound"].items())
+        yield f"Bounds at work: {'; '.join(each)}"
 
 
 def _frame_table(frame: pd.DataFrame, title: str) -> Table:

@@ -361,16 +361,14 @@ def _limits(model: _Options, risky: Sequence[Any], cash: Sequence[Any], dropped:
     return bounds.limits([*risky, *cash], **options)
 
 # %% ../nbs/11_hrp.ipynb #93189438
-def _bound(weights: Array, limits: bounds.Limits, beliefs: _Beliefs) -> Array:
-    "The nearest weights within the limits."
-    if limits.trivial:
-        return weights
+def _matrix(limits: bounds.Limits, beliefs: _Beliefs) -> Array | None:
+    "Covariance of everything that can be held, if the limits ask for it."
     if limits.max_risk_share is None:
-        return bounds.within(weights, limits)
+        return None
     n = len(beliefs.assets)
-    covariance = np.zeros((len(weights), len(weights)))
+    covariance = np.zeros((len(limits.low), len(limits.low)))
     covariance[:n, :n] = beliefs.covariance
-    return bounds.within(weights, limits, covariance)
+    return covariance
 
 # %% ../nbs/11_hrp.ipynb #698ad773
 def _weigh(
@@ -382,17 +380,17 @@ def _weigh(
 ) -> dict[str, Array]:  # weights after each stage
     "The stages from the splits to the weights."
     beliefs, weights = risk.beliefs, np.zeros(len(limits.low))
-    n = len(beliefs.assets)
+    n, covariance = len(beliefs.assets), _matrix(limits, beliefs)
     weights[:n] = units[beliefs.unit]
     stages = {"splits": weights.copy()}
     weights[:n] *= beliefs.share
     stages["copies"] = weights
-    stages["bounds"] = target = _bound(weights, limits, beliefs)
+    stages["bounds"] = target = bounds.within(weights, limits, covariance)
     if held is not None:
         patience = {name: getattr(model, name) for name in ("trading_cost", "risk_aversion", "holding_periods")}
         blended = turnover.blend(target, held, risk.variance, **patience)
         filled = np.where(blended > 0, blended, 1e-12 * target)  # bounds scale, and could not move a zero
-        bounded = _bound(filled, limits, beliefs)
+        bounded = bounds.within(filled, limits, covariance)
         stages["turnover"] = blended if bounded is filled else bounded
     return stages
 
@@ -411,17 +409,17 @@ def _publish(model: Any, X: Returns, risk: _Risk) -> None:
         model.feature_names_in_ = np.array(listed, dtype=object)
 
 # %% ../nbs/11_hrp.ipynb #f91ca190
-def _diagnose(model: Any, dropped: list[Any], kept: bool, held: Array | None) -> dict[str, Any]:
+def _diagnose(model: Any, limits: bounds.Limits, dropped: list[Any], kept: bool, held: Array | None) -> dict[str, Any]:
     "The entries of `diagnostics_`."
     beliefs, book, stages = model._beliefs, model._book, model._stages
     copies: dict[Any, list[Any]] = {}
     if len(beliefs.units) < len(beliefs.assets):
         for asset, stands in zip(beliefs.assets, beliefs.units[beliefs.unit].tolist(), strict=True):
             copies.setdefault(beliefs.assets[stands], []).append(asset)
-    bound = np.flatnonzero(stages["bounds"] != stages["copies"]).tolist()
     found: dict[str, Any] = {"dropped": dropped, "cash": book[len(beliefs.assets) :], "order_kept": kept}
     found["merged"] = {stands: members for stands, members in copies.items() if len(members) > 1}
-    found["bound"] = {book[i]: (float(stages["copies"][i]), float(stages["bounds"][i])) for i in bound}
+    moved = stages["bounds"] is not stages["copies"]  # the same object if nothing had to give way
+    found["bound"] = bounds.binding(stages["bounds"], limits, _matrix(limits, beliefs)) if moved else {}
     if held is not None:
         found["wanted_turnover"] = turnover.turnover(held, stages["bounds"])
         found["turnover"] = turnover.turnover(held, stages["turnover"])
@@ -461,7 +459,7 @@ class HierarchicalRiskParity(Compared, _Options):
         self._stages = _weigh(self, risk, _unit_weights(self.splits_, leaves), limits, held)
         self.linkage_ = _relabel(merges, self._inputs[beliefs.units])
         _publish(self, X, risk)
-        self.diagnostics_ = _diagnose(self, dropped, bool((leaves != fresh).any()), held)
+        self.diagnostics_ = _diagnose(self, limits, dropped, bool((leaves != fresh).any()), held)
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -101,19 +101,19 @@ def test_weights_keep_the_configured_options_and_say_what_they_did(cli, price_fi
     (tmp_path / "config.yaml").write_text(OPTIMIZER)
     text = cli("weights", str(price_file), "--lookback", "100").stdout
     assert "Counted as cash, outside the tree: XOM" in text
-    assert re.search(r"Moved by bounds: KO \d\d\.\d\d % to 20\.00 %", text)
+    assert "Bounds at work: max_weight KO\n" in text
     assert "Copies that share one leaf: AAPL, JPM" in text
     printed = json.loads(cli("weights", str(price_file), "--lookback", "100", "--json").stdout)
     assert printed["KO"] == pytest.approx(0.2) and printed["XOM"] == 0.0
     (tmp_path / "config.yaml").unlink()
     plain = cli("weights", str(price_file), "--lookback", "100").stdout
-    assert not any(word in plain for word in ("cash", "Copies", "bounds"))
+    assert not any(word in plain for word in ("cash", "Copies", "Bounds"))
 
 
-def test_many_moved_weights_are_counted(cli, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("portfolio: {optimizer: {max_weight: 0.06}}\n")
+def test_every_bound_at_work_is_named(cli, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("portfolio: {optimizer: {max_weight: 0.06, max_risk_share: 0.062}}\n")
     text = cli("weights", "sample").stdout
-    assert re.search(r"Moved by bounds: .*JNJ .* to 6\.00 %, .* and 1\d more", text)
+    assert re.search(r"Bounds at work: max_weight .*JNJ.*; max_risk_share ", text)
 
 
 def test_backtest_keeps_the_configured_options(cli, price_file: Path, tmp_path: Path) -> None:
