@@ -78,6 +78,7 @@ def cases(seed: int, count: int, risk: bool = True) -> list[Case]:
     return found
 
 
+@pytest.mark.no_cover
 # ---------------------------------------------------------------- feasible
 @pytest.mark.parametrize("block", range(4))
 def test_a_thousand_feasible_limits_are_met(block: int) -> None:
@@ -283,6 +284,7 @@ def infeasible(rng: np.random.Generator, kind: int) -> tuple[list[str], dict[str
     return names, asked, words.split("|")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", range(10))
 def test_a_thousand_infeasible_limits_are_refused_by_name(kind: int) -> None:
     rng = np.random.default_rng(kind)

@@ -22,6 +22,8 @@ from portfolio_research.data import sample_prices
 from portfolio_research.store import Store
 from portfolio_research.store.outbox import StoreSink
 
+pytestmark = pytest.mark.no_cover  # many bars over the same lines: tracing them only takes time
+
 
 class Mailbox:
     def __init__(self) -> None:

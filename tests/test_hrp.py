@@ -151,6 +151,7 @@ def test_column_order_does_not_matter(shape: tuple[int, int, int], seed: int, op
     assert other.order_ == model.order_
 
 
+@pytest.mark.no_cover
 @pytest.mark.filterwarnings("ignore:.*rows for.*assets")
 @pytest.mark.parametrize("name", CASES)
 def test_no_shuffle_of_real_data_moves_a_weight(name: str, test_data: Path) -> None:

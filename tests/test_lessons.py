@@ -38,6 +38,7 @@ def run_lessons(notebook: Notebook, module: dict[str, Any]) -> None:
     run_cells(notebook, notebook.lessons, dict(module))
 
 
+@pytest.mark.no_cover  # lessons are examples; what they leave out is what tests are for
 @pytest.mark.parametrize("notebook", NUMBERED, ids=[n.path.stem for n in NUMBERED])
 def test_lessons_hold_against_the_module(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -16,6 +16,8 @@ from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.store import Store, ledger, telemetry
 
+pytestmark = pytest.mark.no_cover  # many bars over the same lines: tracing them only takes time
+
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:

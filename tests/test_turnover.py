@@ -314,6 +314,7 @@ def rolling(returns: np.ndarray, months: list[tuple], tolerance: float, cost: fl
     return float(np.mean(wanted[1:])), float(np.mean(traded[1:])), risk
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("first", [0, 10])  # the months begin on another day
 def test_turnover_control_costs_no_calm(first: int) -> None:
     returns = to_returns(sample_prices()).dropna().to_numpy()[first:]
@@ -350,6 +351,7 @@ def sample() -> pd.DataFrame:
     return to_returns(sample_prices()).dropna()
 
 
+@pytest.mark.no_cover
 def test_the_estimator_trades_a_quarter_and_is_as_calm(sample: pd.DataFrame) -> None:
     plain, _, risk = walk(sample)
     target, held, patient = walk(sample, order_tolerance=0.01, trading_cost=0.001)
@@ -358,6 +360,7 @@ def test_the_estimator_trades_a_quarter_and_is_as_calm(sample: pd.DataFrame) -> 
     assert patient <= risk + 0.001
 
 
+@pytest.mark.no_cover
 def test_columns_may_stand_in_any_order_all_along(sample: pd.DataFrame) -> None:
     last, options = sample.iloc[-252 - 21 * 40 :], {"order_tolerance": 0.01, "trading_cost": 0.001}
     here, _, _ = walk(last, **options)
