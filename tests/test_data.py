@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import portfolio_research.data as data
 from portfolio_research.config import DataError
-from portfolio_research.data import check_prices, load_prices, sample_prices, to_returns
+from portfolio_research.data import check_prices, load_episodes, load_prices, sample_prices, to_returns
 
 SAMPLE = Path(data.__file__).parent / "sample"
 
@@ -238,3 +238,50 @@ def test_returns_never_fill() -> None:
     assert not returns["A1"].isna().any()
     np.testing.assert_allclose(returns["A1"], prices["A1"].to_numpy()[1:] / prices["A1"].to_numpy()[:-1] - 1,
                                rtol=1e-14)
+
+
+# ------------------------------------------------------------------ episodes
+def test_bundled_episodes_are_in_the_sample_and_hurt() -> None:
+    episodes, prices = load_episodes(), sample_prices()
+    assert list(episodes.columns) == ["name", "start", "end", "note"] and episodes["name"].is_unique
+    assert (SAMPLE / "episodes.csv").read_text().count("\n") == len(episodes) + 1
+    assert str(episodes["start"].dt.tz) == str(episodes["end"].dt.tz) == "UTC"
+    assert (episodes["note"].str.split(":").str[0].str.contains("Shares|Crypto|Banks")).all()
+    shares = episodes[episodes["note"].str.startswith("Shares")]
+    for row in shares[(shares["end"] < prices.index[-1]) & (shares["start"] > prices.index[0])].itertuples():
+        window = prices.loc[row.start:row.end]
+        path = (window / window.iloc[0]).mean(axis=1)
+        assert 1 - path.iloc[-1] > 0.05 or 1 - (path / path.cummax()).min() > 0.2, row.name
+
+
+def test_episodes_of_a_file(tmp_path: Path) -> None:
+    text = " Name , START,end,other\n ftx , 2022-11-05,2022-11-21,x\n2020,2020-03-05,2020-03-20,\n"
+    got = load_episodes(write(tmp_path, text))
+    assert got["name"].tolist() == ["ftx", "2020"] and got["note"].tolist() == ["", ""]
+    assert got["start"].tolist() == [pd.Timestamp("2022-11-05", tz="UTC"), pd.Timestamp("2020-03-05", tz="UTC")]
+    noted = load_episodes(write(tmp_path, "name,start,end,note\na,2020-01-01,2020-01-02,\"x, y\"\nb,2020-01-01,2020-01-02,\n"))
+    assert noted["note"].tolist() == ["x, y", ""]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("name,start\na,2020-01-01\n", ["no column end", "name, start"]),
+    ("name,start,end\n", ["no row"]),
+    ("", ["empty"]),
+    ("name,start,end\na,2020-01-01,2020-01-02\nb,2020-13-01,2020-01-02\n", ["start of episode b (data row 2)", "'2020-13-01'"]),
+    ("name,start,end\na,01.02.2020,2020-03-01\n", ["start of episode a (data row 1)", "2020-03-12"]),
+    ("name,start,end\na,2020-02-30,2020-03-01\n", ["2020-02-30", "no date"]),
+    ("name,start,end\na,2020-01-01,\n", ["end of episode a", "empty"]),
+    ("name,start,end\na,2020-01-05,2020-01-05\n", ["episode a (data row 1)", "does not end after its start"]),
+    ("name,start,end\na,2020-01-05,2020-01-04\n", ["episode a", "does not end after its start"]),
+    ("name,start,end\na,2020-01-01,2020-01-02\na ,2020-02-01,2020-02-02\n", ["episode a (data row 2)", "there already"]),
+    ("name,start,end\n ,2020-01-01,2020-01-02\n", ["episode without a name (data row 1)", "name is empty"]),
+])
+def test_wrong_episode_files_name_row_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        load_episodes(write(tmp_path, text))
+    assert all(word in str(caught.value) for word in ["p.csv", *words])
+
+
+def test_no_episode_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no episode file .*nothing.csv"):
+        load_episodes(tmp_path / "nothing.csv")
