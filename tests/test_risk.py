@@ -208,7 +208,7 @@ def test_funding_is_never_guessed():
     with pytest.raises(DataError, match="repeat"):
         portfolio_risk(r, [0.25] * 4, funding=pd.concat([r, r.iloc[:1]]))
     with pytest.raises(DataError, match="funding of A on 2024-01-02.*infinite"):
-        portfolio_risk(r, [0.25] * 4, funding=r.where(r.index != r.index[1], np.inf))
+        portfolio_risk(r, [0.25] * 4, funding=r.assign(A=r["A"].where(r.index != r.index[1], np.inf)))
 
 
 def test_funding_of_recorded_perpetuals(test_data):
