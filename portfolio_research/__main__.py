@@ -94,6 +94,10 @@ def _percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.2f} %"
 
 
+def _flag(value: float) -> str:
+    return "–" if value != value else "yes" if value else "no"
+
+
 # ---------------------------------------------------------------- running
 @app.command(epilog="Example: portfolio-research run --speed 5")
 def run(
@@ -363,7 +367,7 @@ def _metric_table(metrics: dict[Any, float], simple: dict[Any, float], title: st
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for name, value in metrics.items():
         known = REGISTRY[str(name)]
-        show = _percent if known.unit == "fraction" else _number
+        show = {"fraction": _percent, "flag": _flag}.get(known.unit, _number)
         table.add_row(known.label, show(value), show(simple[name]), escape(known.formula))
     return table
 

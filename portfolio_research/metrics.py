@@ -8,12 +8,12 @@ __all__ = ['REGISTRY', 'n_obs', 'total_return', 'cagr', 'mean_annual', 'volatili
            'sortino', 'omega', 'gain_to_pain', 'win_rate', 'profit_factor', 'payoff_ratio', 'tail_ratio',
            'max_drawdown', 'calmar', 'ulcer_index', 'martin_ratio', 'pain_index', 'max_drawdown_duration',
            'time_under_water', 'var_historical', 'cvar_historical', 'var_linear', 'var_gaussian', 'cvar_gaussian',
-           'var_cornish_fisher', 'value_at_risk', 'cvar', 'beta', 'alpha', 'correlation', 'r_squared', 'tracking_error',
-           'information_ratio', 'treynor', 'up_capture', 'down_capture', 'batting_average', 'Metric', 'report',
-           'drawdown', 'drawdown_table', 'rolling', 'expected_max_sharpe', 'deflated_sharpe']
+           'var_cornish_fisher', 'cornish_fisher_valid', 'var_modified', 'value_at_risk', 'cvar', 'beta', 'alpha',
+           'correlation', 'r_squared', 'tracking_error', 'information_ratio', 'treynor', 'up_capture', 'down_capture',
+           'batting_average', 'Metric', 'report', 'drawdown', 'drawdown_table', 'rolling']
 
 # %% ../nbs/12_metrics.ipynb #5c5dd943
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, floor, pi, sqrt
 from typing import Any, NamedTuple, TypeVar, overload
@@ -24,6 +24,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from .config import ConfigError, DataError
+from .spans import path_of, spread_of, windows
 
 _Array = npt.NDArray[np.float64]
 _Frame = TypeVar("_Frame", pd.Series, pd.DataFrame)
@@ -37,7 +38,7 @@ class Metric:
     label: str  # for people
     formula: str  # over x, e = x - k, n, P, wealth W, drawdown D, benchmark b
     source: str  # author and year; empty where the formula is arithmetic
-    unit: str  # "fraction", "ratio", "count" or "periods"
+    unit: str  # "fraction", "ratio", "count", "periods" or "flag" (1 yes, 0 no)
     better: str  # "higher", "lower" or "none"
     benchmark: bool = False  # whether it needs one
 
@@ -68,9 +69,7 @@ cagr = _define("cagr", "Growth per year", "∏(1 + x)^(P/n) − 1", "", "fractio
 mean_annual = _define("mean_annual", "Mean return per year", "P · mean(x)", "", "fraction", "higher")
 volatility = _define("volatility", "Volatility", "√P · std(x), n − 1", "", "fraction", "lower")
 _SORTINO = "Sortino & van der Meer 1991"
-downside_deviation = _define(
-    "downside_deviation", "Downside deviation", "√P · √mean(min(e, 0)²)", _SORTINO, "fraction", "lower"
-)
+downside_deviation = _define("downside_deviation", "Downside deviation", "√P · √mean(min(e, 0)²)", _SORTINO, "fraction", "lower")
 skew = _define("skew", "Skewness", "m₃ / m₂^1.5", "", "ratio", "higher")
 excess_kurtosis = _define("excess_kurtosis", "Excess kurtosis", "m₄ / m₂² − 3", "", "ratio", "lower")
 best = _define("best", "Best period", "max(x)", "", "fraction", "higher")
@@ -80,9 +79,7 @@ worst = _define("worst", "Worst period", "min(x)", "", "fraction", "higher")
 _BLP = "Bailey & López de Prado 2012"
 _OPDYKE = "Mertens 2002; Opdyke 2007"
 sharpe = _define("sharpe", "Sharpe ratio", "√P · mean(e) / std(e)", "Sharpe 1994", "ratio", "higher")
-sharpe_se = _define(
-    "sharpe_se", "Sharpe standard error", "√P · √((1 − S·s + (K+2)/4·s²) / (n−1))", _OPDYKE, "ratio", "lower"
-)
+sharpe_se = _define("sharpe_se", "Sharpe standard error", "√P · √((1 − S·s + (K+2)/4·s²) / (n−1))", _OPDYKE, "ratio", "lower")
 sharpe_ci_low = _define("sharpe_ci_low", "Sharpe, 95 % from", "sharpe − 1.96 · sharpe_se", _OPDYKE, "ratio", "higher")
 sharpe_ci_high = _define("sharpe_ci_high", "Sharpe, 95 % to", "sharpe + 1.96 · sharpe_se", _OPDYKE, "ratio", "higher")
 psr_0 = _define("psr_0", "Probability that Sharpe > 0", "Φ(sharpe / sharpe_se)", _BLP, "fraction", "higher")
@@ -108,6 +105,7 @@ time_under_water = _define("time_under_water", "Time under water", "#(D < 0) / n
 
 # %% ../nbs/12_metrics.ipynb #15d7159d
 _RU = "Rockafellar & Uryasev 2002"
+_MAILLARD = "Maillard 2012"
 _CF = "Favre & Galeano 2002; Boudt, Peterson & Croux 2008"
 var_historical = _define("var_historical", "VaR", "−x₍ₖ₊₁₎, k = ⌊α·n⌋", _RU, "fraction", "lower")
 cvar_historical = _define("cvar_historical", "CVaR", "−mean of the worst α·n returns", _RU, "fraction", "lower")
@@ -115,13 +113,14 @@ var_linear = _define("var_linear", "VaR, interpolated", "−quantile(x, α)", "H
 var_gaussian = _define("var_gaussian", "VaR, Gaussian", "−(mean + z·σ), σ with n", "", "fraction", "lower")
 cvar_gaussian = _define("cvar_gaussian", "CVaR, Gaussian", "−mean + σ·φ(z)/α, σ with n", "", "fraction", "lower")
 var_cornish_fisher = _define("var_cornish_fisher", "VaR, Cornish-Fisher", "−(mean + z_cf·σ)", _CF, "fraction", "lower")
+cornish_fisher_valid = _define("cornish_fisher_valid", "Cornish-Fisher valid", "a ≥ 0 and S²/9 ≤ 4·a·c", _MAILLARD, "flag", "none")
+_MODIFIED = "Cornish-Fisher where valid, else historical"
+var_modified = _define("var_modified", "VaR, modified", _MODIFIED, f"{_CF}; {_MAILLARD}", "fraction", "lower")
 value_at_risk, cvar = var_historical, cvar_historical
 
 # %% ../nbs/12_metrics.ipynb #cff7c120
 beta = _define("beta", "Beta", "cov(x, b) / var(b)", "Sharpe 1964", "ratio", "none", True)
-alpha = _define(
-    "alpha", "Alpha per year", "P · (mean(e) − beta · mean(b − k))", "Jensen 1968", "fraction", "higher", True
-)
+alpha = _define("alpha", "Alpha per year", "P · (mean(e) − beta · mean(b − k))", "Jensen 1968", "fraction", "higher", True)
 correlation = _define("correlation", "Correlation", "cov(x, b) / (std(x) · std(b))", "", "ratio", "none", True)
 r_squared = _define("r_squared", "R²", "correlation²", "", "fraction", "none", True)
 tracking_error = _define("tracking_error", "Tracking error", "√P · std(x − b)", "", "fraction", "lower", True)
@@ -152,135 +151,194 @@ def _terms(periods_per_year: float, risk_free_rate: float, alpha: float) -> _Ter
     return _Terms(periods_per_year, risk_free_rate, alpha, (1 + risk_free_rate) ** (1 / periods_per_year) - 1)
 
 
+_ROUNDING = 2 * np.finfo(float).eps
+
+
 def _ratio(a: _Array, b: _Array) -> _Array:
-    return np.divide(a, b, out=np.full_like(b, np.nan), where=b != 0)
+    "a / b, NaN where b is zero."
+    return a / np.where(b == 0, np.nan, b)
+
+
+def _deviation(m2: _Array, mean: _Array) -> _Array:
+    "Standard deviation of this variance, exactly zero where it is nothing but the rounding of 1 + x."
+    sd = np.sqrt(m2)
+    return np.where(sd <= _ROUNDING * (1 + np.abs(mean)), 0.0, sd)
+
+
+def _count(mask: npt.NDArray[np.bool_]) -> _Array:
+    return np.array([np.count_nonzero(row) for row in mask], dtype=np.float64)  # twice as fast as with an axis
 
 # %% ../nbs/12_metrics.ipynb #5b372509
 _Z95 = float(ndtri(0.025))
 
 
 def _moments(x: _Array, t: _Terms) -> dict[str, _Array]:
-    n, root = x.shape[1], sqrt(t.periods)
-    mean, high, low = x.mean(1), x.max(1), x.min(1)
+    n, root, none = x.shape[1], sqrt(t.periods), np.full(len(x), np.nan)
+    mean = x.sum(1) / n
     d = x - mean[:, None]
     d2 = d * d
-    spread = np.where(high > low, d2.mean(1), np.nan)
-    m2 = np.nan_to_num(spread)
-    std = np.sqrt(m2 * (n / (n - 1))) if n > 1 else np.full(len(x), np.nan)
-    s = np.einsum("ij,ij->i", d2, d) / n / spread**1.5
-    kurt = np.einsum("ij,ij->i", d2, d2) / n / spread**2 - 3
-    sr = _ratio(mean - t.k, std)
-    inside = np.maximum(1 - s * sr + (kurt + 2) / 4 * sr**2, 0.0)
-    se = np.sqrt(inside / (n - 1)) if n > 2 else np.full(len(x), np.nan)
-    sd, z = np.sqrt(m2), float(ndtri(t.alpha))
-    zc = z + (z * z - 1) * s / 6 + (z**3 - 3 * z) * kurt / 24 - (2 * z**3 - 5 * z) * s**2 / 36
+    sd = _deviation(np.vecdot(d, d) / n, mean)
+    m2 = np.where(sd > 0, sd * sd, np.nan)
+    s, kurt = np.vecdot(d2, d) / n / (m2 * sd), np.vecdot(d2, d2) / n / (m2 * m2) - 3
+    sr = _ratio(mean - t.k, sd) * sqrt((n - 1) / n) if n > 1 else none
+    se = np.sqrt(np.maximum(1 - s * sr + (kurt + 2) / 4 * sr**2, 0.0) / (n - 1)) if n > 2 else none
     return {
-        "n_obs": np.full(len(x), float(n)), "mean_annual": mean * t.periods, "volatility": std * root,
-        "best": high, "worst": low, "skew": s, "excess_kurtosis": kurt,
+        "n_obs": np.full(len(x), float(n)), "mean_annual": mean * t.periods,
+        "volatility": sd * (sqrt(n / (n - 1)) * root) if n > 1 else none,
+        "best": x.max(1) + 0.0, "worst": x.min(1) + 0.0, "skew": s, "excess_kurtosis": kurt,
         "sharpe": sr * root, "sharpe_se": se * root, "psr_0": ndtr(_ratio(sr, se)),
         "sharpe_ci_low": (sr + _Z95 * se) * root, "sharpe_ci_high": (sr - _Z95 * se) * root,
-        "var_gaussian": -(mean + z * sd), "cvar_gaussian": -mean + sd * exp(-z * z / 2) / sqrt(2 * pi) / t.alpha,
-        "var_cornish_fisher": -(mean + zc * sd),
+        **_parametric(mean, sd, s, kurt, t),
+    }
+
+# %% ../nbs/12_metrics.ipynb #540809c9
+def _parametric(mean: _Array, sd: _Array, s: _Array, kurt: _Array, t: _Terms) -> dict[str, _Array]:
+    "VaR and CVaR of distributions with these moments, and whether Cornish-Fisher is one."
+    z, s2 = float(ndtri(t.alpha)), s * s
+    zc = z + (z * z - 1) / 6 * s + (z**3 - 3 * z) / 24 * kurt - (2 * z**3 - 5 * z) / 36 * s2
+    bend = kurt / 8 - s2 / 6
+    rising = (bend >= 0) & (s2 / 9 <= 4 * bend * (1 - kurt / 8 + 5 / 36 * s2))
+    return {
+        "var_gaussian": 0.0 - (mean + z * sd), "cvar_gaussian": sd * (exp(-z * z / 2) / sqrt(2 * pi) / t.alpha) - mean,
+        "var_cornish_fisher": 0.0 - (mean + zc * sd), "cornish_fisher_valid": np.where(np.isnan(kurt), np.nan, rising),
     }
 
 # %% ../nbs/12_metrics.ipynb #460a95f4
+def _sides(e: _Array) -> tuple[_Array, _Array, _Array]:
+    "Sum of gains, sum of losses, sum of squared losses."
+    above, below = np.maximum(e, 0.0), np.minimum(e, 0.0)
+    return above.sum(1), 0.0 - below.sum(1), np.vecdot(below, below)
+
+
 def _gains(x: _Array, t: _Terms) -> dict[str, _Array]:
-    n, total, high = x.shape[1], x.sum(1), x.max(1)
-    below = np.minimum(x - t.k if t.k else x, 0.0)
-    shortfall = 0.0 - below.sum(1)
-    down = np.sqrt(np.einsum("ij,ij->i", below, below) / n)
-    loss = 0.0 - np.minimum(x, 0.0).sum(1) if t.k else shortfall
-    wins, losses = np.count_nonzero(x > 0, axis=1), np.count_nonzero(x < 0, axis=1)
-    gain = np.where(wins > 0, total + loss, 0.0)
-    excess = np.where(high > t.k, total - n * t.k + shortfall, 0.0)
+    n, root = x.shape[1], sqrt(t.periods)
+    gain, loss, squares = _sides(x)
+    over, under = gain, loss
+    if t.k:
+        e = x - t.k
+        e[np.abs(e) <= _ROUNDING * (1 + abs(t.k))] = 0.0
+        over, under, squares = _sides(e)
+    down = np.sqrt(squares / n)
+    wins, losses = _count(x > 0), _count(x < 0)
     return {
-        "downside_deviation": down * sqrt(t.periods), "sortino": _ratio(total / n - t.k, down) * sqrt(t.periods),
-        "omega": excess / shortfall, "gain_to_pain": total / loss, "profit_factor": gain / loss,
+        "downside_deviation": down * root, "sortino": _ratio((over - under) / n, down) * root,
+        "omega": over / under, "gain_to_pain": (gain - loss) / loss, "profit_factor": gain / loss,
         "win_rate": wins / (wins + losses), "payoff_ratio": _ratio(gain / wins, loss / losses),
     }
 
 # %% ../nbs/12_metrics.ipynb #33bb9a71
+def _longest_gap(marks: npt.NDArray[np.intp], n: int) -> int:
+    "Most places in a row, of 0 to n - 1, that are not marked; the marks are sorted."
+    if not len(marks):
+        return n
+    between = int((marks[1:] - marks[:-1]).max(initial=1)) - 1
+    return max(int(marks[0]), between, n - 1 - int(marks[-1]))
+
+
 def _path(x: _Array, t: _Terms) -> dict[str, _Array]:
     n = x.shape[1]
-    wealth = np.cumprod(x + 1.0, axis=1)
-    growth = wealth[:, -1] ** (t.periods / n) - 1
-    total = wealth[:, -1] - 1
+    wealth = np.multiply.accumulate(x + 1.0, axis=1)
+    last = wealth[:, -1].copy()
+    growth = np.where(last < 0, np.nan, last) ** (t.periods / n) - 1
     peak = np.maximum.accumulate(wealth, axis=1)
     dd = np.divide(wealth, np.maximum(peak, 1.0, out=peak), out=wealth)
     dd -= 1.0
-    deepest, ulcer = 0.0 - dd.min(1), np.sqrt(np.einsum("ij,ij->i", dd, dd) / n)
-    dry = dd >= 0
-    spell = [np.diff(np.flatnonzero(row), prepend=-1, append=n).max() - 1.0 for row in dry]
+    dry = [np.flatnonzero(row) for row in dd >= 0]
+    deepest, ulcer = 0.0 - dd.min(1), np.sqrt(np.vecdot(dd, dd) / n)
     return {
-        "total_return": total, "cagr": growth, "max_drawdown": deepest, "calmar": _ratio(growth, deepest),
-        "ulcer_index": ulcer, "martin_ratio": _ratio(growth - t.risk_free, ulcer), "pain_index": 0.0 - dd.mean(1),
-        "max_drawdown_duration": np.array(spell), "time_under_water": 1.0 - np.count_nonzero(dry, axis=1) / n,
+        "total_return": last - 1, "cagr": growth, "max_drawdown": deepest, "calmar": _ratio(growth, deepest),
+        "ulcer_index": ulcer, "martin_ratio": _ratio(growth - t.risk_free, ulcer), "pain_index": 0.0 - dd.sum(1) / n,
+        "max_drawdown_duration": np.array([float(_longest_gap(at, n)) for at in dry]),
+        "time_under_water": np.array([1.0 - len(at) / n for at in dry]),
     }
 
 # %% ../nbs/12_metrics.ipynb #07f04b91
-def _tail(x: _Array, t: _Terms) -> dict[str, _Array]:
-    n = x.shape[1]
-    mass = t.alpha * n
+class _Places(NamedTuple):
+    "Where the tail of n sorted returns lies."
+
+    mass: float  # returns in the tail
+    k: int  # of the VaR
+    j: int  # returns wholly in the tail
+    quantiles: list[float]  # alpha, 5 % and 95 %
+
+
+def _places(n: int, alpha: float) -> _Places:
+    mass = alpha * n
     k = min(n - 1, floor(mass + 4 * np.finfo(float).eps * n))
-    j = min(n, max(1, ceil(mass))) - 1
-    places = [q * (n - 1) for q in (t.alpha, 0.05, 0.95)]
-    x.sort(axis=1)
-    low, q05, q95 = (x[:, floor(p)] + (x[:, ceil(p)] - x[:, floor(p)]) * (p % 1) for p in places)
-    worst = x[:, :j].sum(1) + x[:, j] * (mass - j)
+    return _Places(mass, k, min(n, max(1, ceil(mass))) - 1, [q * (n - 1) for q in (alpha, 0.05, 0.95)])
+
+# %% ../nbs/12_metrics.ipynb #03bcad9f
+def _tail(x: _Array, at: _Places) -> dict[str, _Array]:
+    "Tail of returns that stand in order at the places needed."
+    low, q05, q95 = (x[:, floor(p)] + (x[:, ceil(p)] - x[:, floor(p)]) * (p % 1) for p in at.quantiles)
+    worst = x[:, : at.j].sum(1) + x[:, at.j] * (at.mass - at.j)
     return {
-        "var_historical": 0.0 - x[:, k], "var_linear": 0.0 - low, "cvar_historical": 0.0 - worst / mass,
+        "var_historical": 0.0 - x[:, at.k], "var_linear": 0.0 - low, "cvar_historical": 0.0 - worst / at.mass,
         "tail_ratio": _ratio(np.abs(q95), np.abs(q05)),
     }
+
+
+def _unordered_tail(x: _Array, t: _Terms) -> dict[str, _Array]:
+    at = _places(x.shape[1], t.alpha)
+    x.partition([at.k, at.j, *(int(f(q)) for q in at.quantiles for f in (floor, ceil))], axis=1)
+    return _tail(x, at)
 
 # %% ../nbs/12_metrics.ipynb #3d004ec5
 def _relative(x: _Array, b: _Array, t: _Terms) -> dict[str, _Array]:
     both = ~np.isnan(b)
     x, b = (x, b) if both.all() else (x[:, both], b[both])
-    n, gap = len(b), x - b
+    n = len(b)
     if n == 0:
         return {}
     free = np.nan if n < 2 else 1.0  # one pair has no dispersion to estimate
-    dx, db = x - x.mean(1)[:, None], b - b.mean()
-    still, steady = x.max(1) == x.min(1), b.max() == b.min()
-    cov = np.where(still, 0.0, dx @ db) * free
-    slope = cov / (np.nan if steady else db @ db)
-    corr = _ratio(cov, np.where(still | steady, 0.0, np.sqrt(np.einsum("ij,ij->i", dx, dx) * (db @ db))))
-    excess, active = x.mean(1) - t.k, gap.mean(1)
-    dg = np.where((gap.max(1) == gap.min(1))[:, None], 0.0, gap - active[:, None])
-    error = np.sqrt(np.einsum("ij,ij->i", dg, dg) / max(n - 1, 1)) * free
+    gap: _Array = x - b
+    mean, level, active = (a.sum(-1, keepdims=True) / n for a in (x, b, gap))
+    dx, db, dg = x - mean, b - level, gap - active
+    mean, active = mean[:, 0], active[:, 0]
+    sx, sb, sg = (_deviation(np.vecdot(d, d) / n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
+    slope = _ratio(np.where(sx > 0, dx @ db / n, 0.0) * free, sb * sb)
+    corr = np.clip(_ratio(slope * sb, sx), -1.0, 1.0)
+    error = sg * (sqrt(n / max(n - 1, 1)) * free)
     up, down = b > 0, b < 0
     return {
-        "beta": slope, "alpha": (excess - slope * (b.mean() - t.k)) * t.periods,
+        "beta": slope, "alpha": (mean - t.k - slope * (level - t.k)) * t.periods,
         "correlation": corr, "r_squared": corr**2,
         "tracking_error": error * sqrt(t.periods), "information_ratio": _ratio(active, error) * sqrt(t.periods),
-        "treynor": _ratio(excess * t.periods, slope), "up_capture": (x @ up) / b[up].sum(),
-        "down_capture": (x @ down) / b[down].sum(), "batting_average": np.count_nonzero(gap > 0, axis=1) / n,
+        "treynor": _ratio((mean - t.k) * t.periods, slope), "up_capture": (x @ up) / b[up].sum(),
+        "down_capture": (x @ down) / b[down].sum(), "batting_average": _count(gap > 0) / n,
     }
 
 # %% ../nbs/12_metrics.ipynb #f3004cc4
-def _matrix(returns: Any, role: str = "returns") -> tuple[_Array, pd.DataFrame]:
-    if not isinstance(returns, (pd.Series, pd.DataFrame)):
-        raise DataError(f"{role} is a {type(returns).__name__}: pass a pandas Series, or a DataFrame by asset")
-    frame = returns.to_frame() if isinstance(returns, pd.Series) else returns
+def _numbers(returns: Any, role: str) -> _Array:
     try:
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(returns.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
+        frame = returns.to_frame() if isinstance(returns, pd.Series) else returns
         text = [str(c) for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
         raise DataError(f"{role} of {', '.join(text)} are not numbers: convert them or drop the column") from error
+
+
+def _matrix(returns: Any, role: str = "returns") -> _Array:
+    "Returns as T x N, or T x 1."
+    if not isinstance(returns, (pd.Series, pd.DataFrame)):
+        raise DataError(f"{role} is a {type(returns).__name__}: pass a pandas Series, or a DataFrame by asset")
+    values = _numbers(returns, role)
+    values = values[:, None] if values.ndim == 1 else values
     if np.isinf(values).any():
         row, column = np.argwhere(np.isinf(values))[0]
-        where = f"{frame.columns[column]} on {frame.index[row]}"
-        raise DataError(f"{role} of {where} is infinite: mend the price or drop the date")
-    return values, frame
+        asset = returns.name if isinstance(returns, pd.Series) else returns.columns[column]
+        named = "" if asset is None else f"of {asset} "
+        raise DataError(f"{role} {named}on {returns.index[row]} is infinite: mend the price or drop the date")
+    return values
 
 
-def _benchmark(benchmark: pd.Series | None, index: pd.Index) -> _Array | None:
+def _benchmark(benchmark: Any, index: pd.Index) -> _Array | None:
     if benchmark is None:
         return None
-    values, frame = _matrix(benchmark, "benchmark returns")
-    if values.shape[1] != 1 or not frame.index.is_unique:
+    values = _matrix(benchmark, "benchmark returns")
+    if values.shape[1] != 1 or not benchmark.index.is_unique:
         raise DataError("benchmark must be one series with unique dates: pass a single column and drop duplicate dates")
-    places = frame.index.get_indexer(index)
+    places = benchmark.index.get_indexer(index)
     if len(index) and (places < 0).all():
         raise DataError("benchmark shares no date with the returns: check dates and time zones of both")
     return np.where(places < 0, np.nan, values[places, 0] if len(values) else np.nan)
@@ -288,9 +346,9 @@ def _benchmark(benchmark: pd.Series | None, index: pd.Index) -> _Array | None:
 # %% ../nbs/12_metrics.ipynb #892d0b41
 def _blocks(values: _Array) -> Iterator[tuple[list[int], npt.NDArray[np.bool_], _Array]]:
     "Columns, the dates they have, and their returns as rows: at most 32 series of one pattern of gaps."
-    seen = ~np.isnan(values.T)
+    seen: npt.NDArray[np.bool_] = ~np.isnan(values.T)
     patterns: dict[bytes, list[int]] = {}
-    whole = np.asarray(seen.all(axis=1))
+    whole: list[bool] = np.asarray(seen.all(axis=1)).tolist()
     for column in range(values.shape[1]):
         patterns.setdefault(b"" if whole[column] else seen[column].tobytes(), []).append(column)
     for columns in patterns.values():
@@ -302,7 +360,14 @@ def _blocks(values: _Array) -> Iterator[tuple[list[int], npt.NDArray[np.bool_], 
 
 # %% ../nbs/12_metrics.ipynb #0a68cc4c
 _ROWS = pd.Index(REGISTRY, name="metric")
-_ROLLING = ["volatility", "sharpe", "sortino", "max_drawdown", "var_linear", "cvar_historical", "beta"]
+
+
+def _known(x: _Array, b: _Array | None, t: _Terms) -> dict[str, _Array]:
+    "All metrics of a block; reorders it."
+    known = {} if b is None else _relative(x, b, t)
+    known |= _moments(x, t) | _gains(x, t) | _path(x, t) | _unordered_tail(x, t)
+    rising = known["cornish_fisher_valid"] == 1
+    return known | {"var_modified": np.where(rising, known["var_cornish_fisher"], known["var_historical"])}
 
 
 def report(
@@ -315,20 +380,18 @@ def report(
 ) -> _Frame:  # metrics as rows in the order of `REGISTRY`; a column per asset for a DataFrame
     "Every metric of `REGISTRY`, for one series or many."
     t = _terms(periods_per_year, risk_free_rate, alpha)
-    values, frame = _matrix(returns)
-    against = _benchmark(benchmark, frame.index)
+    values = _matrix(returns)
+    against = _benchmark(benchmark, returns.index)
     out = np.full((len(REGISTRY), values.shape[1]), np.nan)
     out[0] = 0.0
     with np.errstate(all="ignore"):
         for columns, dates, x in _blocks(values):
             if x.shape[1]:
-                relative = {} if against is None else _relative(x, against[dates], t)
-                known = relative | _moments(x, t) | _gains(x, t) | _path(x, t) | _tail(x, t)
-                unknown = np.full(len(x), np.nan)
+                known, unknown = _known(x, None if against is None else against[dates], t), np.full(len(x), np.nan)
                 out[:, columns] = np.array([known.get(name, unknown) for name in REGISTRY])
     if isinstance(returns, pd.Series):
         return pd.Series(out[:, 0], _ROWS, name=returns.name)
-    return pd.DataFrame(out, _ROWS, frame.columns)
+    return pd.DataFrame(out, _ROWS, returns.columns)
 
 # %% ../nbs/12_metrics.ipynb #4fb2bbd7
 def drawdown(
@@ -360,100 +423,85 @@ def drawdown_table(
     return table.astype(dict.fromkeys(names[1:5], "Int64")).head(top)
 
 # %% ../nbs/12_metrics.ipynb #7ec77ccd
-class _Span(NamedTuple):
-    "All spans of one length: growth, highest and lowest wealth (1 at the start included), lowest wealth over its peak."
-
-    growth: _Array
-    peak: _Array
-    trough: _Array
-    ratio: _Array
-
-    def join(self, other: "_Span", length: int) -> "_Span":
-        "Each span followed by the one of `other` that starts `length` periods later."
-        n = len(other.growth) - length
-        g, p, q, d = (a[:n] for a in self)
-        low = g * other.trough[length:]
-        deepest = np.minimum(np.minimum(d, other.ratio[length:]), low / p)
-        return _Span(g * other.growth[length:], np.maximum(p, g * other.peak[length:]), np.minimum(q, low), deepest)
+def _rolling_spread(x: _Array, w: int, t: _Terms) -> dict[str, _Array]:
+    short = np.minimum(x - t.k if t.k else x, 0.0)
+    every = windows(spread_of(x, short), w)
+    std = _deviation(every.squares / w, every.mean) * sqrt(w / (w - 1))
+    excess, root = every.mean - t.k, sqrt(t.periods)
+    down = np.sqrt(every.below / w)
+    return {"volatility": std * root, "sharpe": _ratio(excess, std) * root, "sortino": _ratio(excess, down) * root}
 
 
-def _window_drawdown(x: _Array, w: int) -> _Array:
-    "Maximum drawdown of every window of w returns."
-    one, unit, low = x + 1.0, np.ones(len(x) + 1), np.minimum(x + 1.0, 1.0)
-    span = _Span(one, np.maximum(one, 1.0), low, low)
-    whole, done, size = _Span(unit, unit, unit, unit), 0, 1
-    while True:
-        if w & size:
-            whole, done = whole.join(span, done), done + size
-        if 2 * size > w:
-            return 1.0 - whole.ratio
-        span, size = span.join(span, size), 2 * size
+def _rolling_path(x: _Array, w: int) -> dict[str, _Array]:
+    return {"max_drawdown": 1.0 - windows(path_of(x), w).ratio}
 
 # %% ../nbs/12_metrics.ipynb #d35e7ec0
-def _windows(x: _Array, b: _Array | None, w: int, t: _Terms) -> dict[str, _Array]:
-    own = np.lib.stride_tricks.sliding_window_view(x, w).copy()
-    mean = own @ np.full(w, 1 / w)
-    d = own - mean[:, None]
-    tail = _tail(own, t)  # own is sorted from here on
-    gap, still = np.isnan(mean), own[:, 0] == own[:, -1]
-    std = np.where(still, 0.0, np.sqrt(np.einsum("ij,ij->i", d, d) / (w - 1)))
-    down = np.sqrt(np.correlate(np.minimum(x - t.k, 0.0) ** 2, np.ones(w), "valid") / w)
-    slope = np.full(len(std), np.nan)
-    if b is not None:
-        other = np.lib.stride_tricks.sliding_window_view(b, w)
-        db = other - other.mean(1)[:, None]
-        moved = np.where(other.max(1) > other.min(1), np.einsum("ij,ij->i", db, db), 0.0)
-        slope = _ratio(np.where(still, 0.0, np.einsum("ij,ij->i", d, db)), moved)
-    return {
-        "volatility": std * sqrt(t.periods), "sharpe": _ratio(mean - t.k, std) * sqrt(t.periods),
-        "sortino": _ratio(mean - t.k, down) * sqrt(t.periods),
-        "var_linear": np.where(gap, np.nan, tail["var_linear"]),
-        "cvar_historical": np.where(gap, np.nan, tail["cvar_historical"]), "beta": slope,
-    }
+def _in_parts(x: _Array, w: int) -> Iterator[tuple[slice, _Array]]:
+    "Windows of w values as rows, and the places of these windows."
+    every, step = np.lib.stride_tricks.sliding_window_view(x, w), max(1, 2**17 // w)
+    yield from ((slice(i, i + step), every[i : i + step]) for i in range(0, len(every), step))
+
+
+def _rolling_tail(x: _Array, w: int, t: _Terms) -> dict[str, _Array]:
+    out = {name: np.full(len(x) - w + 1, np.nan) for name in ("var_historical", "var_linear", "cvar_historical")}
+    for part, own in _in_parts(x, w):
+        ordered = np.sort(own, axis=1)
+        tail, gap = _tail(ordered, _places(w, t.alpha)), np.isnan(ordered[:, -1])
+        for name, values in out.items():
+            values[part] = np.where(gap, np.nan, tail[name])
+    return out
+
+
+def _rolling_beta(x: _Array, b: _Array, w: int) -> dict[str, _Array]:
+    out = np.full(len(x) - w + 1, np.nan)
+    for (part, own), (_, other) in zip(_in_parts(x, w), _in_parts(b, w), strict=True):
+        mean, level = own.sum(1) / w, other.sum(1) / w
+        d, db = own - mean[:, None], other - level[:, None]
+        moves = _deviation(np.vecdot(d, d) / w, mean) != 0  # a gap is NaN, and not zero
+        out[part] = _ratio(np.where(moves, np.vecdot(d, db) / w, 0.0), _deviation(np.vecdot(db, db) / w, level) ** 2)
+    return {"beta": out}
 
 # %% ../nbs/12_metrics.ipynb #923f971a
+_SPREAD, _TAIL = ("volatility", "sharpe", "sortino"), ("var_historical", "var_linear", "cvar_historical")
+_ROLLING = (*_SPREAD, "max_drawdown", *_TAIL, "beta")
+
+
+def _chosen(metrics: Sequence[str] | None, benchmark: pd.Series | None) -> list[str]:
+    "The metrics to compute; a name that is not there is refused."
+    if metrics is None:
+        return [*_SPREAD, "max_drawdown", *(["beta"] if benchmark is not None else [])]
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
+        if name not in _ROLLING:
+            raise ConfigError(f"there is no rolling {name!r}: choose from {', '.join(_ROLLING)}")
+        if name == "beta" and benchmark is None:
+            raise ConfigError("beta compares with a benchmark: pass benchmark=, a Series of its returns")
+    return names
+
+# %% ../nbs/12_metrics.ipynb #2f34be7d
 def rolling(
     returns: pd.Series,  # simple returns per period
     window: int,  # periods in each window, at least 2
-    benchmark: pd.Series | None = None,  # for beta; without it beta is NaN
+    benchmark: pd.Series | None = None,  # for beta
     *,
+    metrics: Sequence[str] | None = None,  # columns; default volatility, sharpe, sortino, max_drawdown (beta)
     periods_per_year: float = 365,  # returns in a year
     risk_free_rate: float = 0.0,  # annual fraction
     alpha: float = 0.05,  # tail probability of VaR and CVaR
-) -> pd.DataFrame:  # dates x (volatility, sharpe, sortino, max_drawdown, var_linear, cvar_historical, beta)
-    "The main metrics over a moving window that ends at each date."
-    t = _terms(periods_per_year, risk_free_rate, alpha)
-    values, frame = _matrix(returns)
+) -> pd.DataFrame:  # dates x metrics; also var_historical, var_linear, cvar_historical when asked for
+    "Metrics over a moving window that ends at each date; only those asked for are computed."
+    t, names = _terms(periods_per_year, risk_free_rate, alpha), _chosen(metrics, benchmark)
+    values = _matrix(returns)
     if values.shape[1] != 1 or isinstance(window, bool) or int(window) != window or window < 2:
         raise ConfigError(f"rolling takes one series and a window of at least 2 whole periods, not {window!r}")
-    x, w, against = values[:, 0], int(window), _benchmark(benchmark, frame.index)
-    out = {name: np.full(len(x), np.nan) for name in _ROLLING}
-    step = max(1, 2**16 // w)  # windows at a time: a megabyte however long the series
-    with np.errstate(all="ignore"):
-        out["max_drawdown"][w - 1 :] = _window_drawdown(x, w) if w <= len(x) else []
-        for i in range(w - 1, len(x), step):
-            part = slice(i - w + 1, i + step)
-            for name, known in _windows(x[part], None if against is None else against[part], w, t).items():
-                out[name][i : i + step] = known
-    return pd.DataFrame(out, frame.index)
-
-# %% ../nbs/12_metrics.ipynb #bce50a92
-def expected_max_sharpe(
-    trials: npt.ArrayLike,  # Sharpe ratios of all trials, per period, at least 2
-) -> float:  # per period
-    "The Sharpe ratio that the best of so many worthless trials is expected to show (Bailey & López de Prado 2014)."
-    s = np.asarray(trials, dtype=float)
-    if s.ndim != 1 or len(s) < 2 or not np.isfinite(s).all():
-        raise DataError("expected_max_sharpe needs the finite Sharpe ratios of at least 2 trials, as one list")
-    n = len(s)
-    high = (1 - np.euler_gamma) * ndtri(1 - 1 / n) + np.euler_gamma * ndtri(1 - 1 / (n * np.e))
-    return float(s.std(ddof=1) * high)
-
-
-def deflated_sharpe(
-    returns: pd.Series,  # simple returns of the chosen trial
-    trials: npt.ArrayLike,  # Sharpe ratios of all trials, per period
-) -> float:  # probability in [0, 1]
-    "Probability that the chosen trial beats the best of its worthless rivals (Bailey & López de Prado 2014)."
-    one = report(returns, periods_per_year=1)
-    return float(ndtr((one["sharpe"] - expected_max_sharpe(trials)) / one["sharpe_se"]))
+    x, w, b = np.ascontiguousarray(values[:, 0]), int(window), _benchmark(benchmark, returns.index)
+    out = np.full((len(names), len(x)), np.nan)
+    if w <= len(x) and names:
+        with np.errstate(all="ignore"):
+            known = _rolling_spread(x, w, t) if {*names} & {*_SPREAD} else {}
+            known |= _rolling_path(x, w) if "max_drawdown" in names else {}
+            known |= _rolling_tail(x, w, t) if {*names} & {*_TAIL} else {}
+            known |= _rolling_beta(x, b, w) if b is not None and "beta" in names else {}
+        for row, name in zip(out, names, strict=True):
+            row[w - 1 :] = known[name]
+    return pd.DataFrame(out.T, returns.index, pd.Index(names))

@@ -387,6 +387,8 @@ def definitions(x: np.ndarray, b: np.ndarray) -> dict[str, float]:
     gap = x - b
     z = -1.6448536269514722
     pdf = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    bend = kurt / 8 - skew**2 / 6
+    rising = bend >= 0 and skew**2 / 9 <= 4 * bend * (1 - kurt / 8 + 5 * skew**2 / 36)
     zc = z + (z**2 - 1) * skew / 6 + (z**3 - 3 * z) * kurt / 24 - (2 * z**3 - 5 * z) * skew**2 / 36
     z95 = 1.959963984540054
     return {
@@ -404,7 +406,8 @@ def definitions(x: np.ndarray, b: np.ndarray) -> dict[str, float]:
         "time_under_water": (fall < 0).mean(), "var_historical": -sorted(x)[math.floor(0.05 * n)],
         "cvar_historical": cvar(x, 0.05), "var_linear": -np.quantile(x, 0.05),
         "var_gaussian": -(mean + z * math.sqrt(m2)), "cvar_gaussian": -mean + math.sqrt(m2) * pdf / 0.05,
-        "var_cornish_fisher": -(mean + zc * math.sqrt(m2)),
+        "var_cornish_fisher": -(mean + zc * math.sqrt(m2)), "cornish_fisher_valid": float(rising),
+        "var_modified": -(mean + zc * math.sqrt(m2)) if rising else -sorted(x)[math.floor(0.05 * n)],
         "beta": slope, "alpha": YEAR * (e.mean() - slope * (b - k).mean()), "correlation": corr, "r_squared": corr**2,
         "tracking_error": gap.std(ddof=1) * root, "information_ratio": gap.mean() / gap.std(ddof=1) * root,
         "treynor": YEAR * e.mean() / slope, "up_capture": x[b > 0].mean() / b[b > 0].mean(),

@@ -357,6 +357,8 @@ def _metric(metric: dict[str, Any]) -> str:
     value = metric["value"]
     if value is None:
         return "–"
+    if metric["unit"] == "flag":
+        return "yes" if value else "no"
     return f"{value:.2%}" if metric["unit"] == "fraction" else f"{value:,.4g}"
 
 

@@ -87,6 +87,7 @@ export function duration(seconds) {
 export function metric(value, unit) {
   if (unit === "fraction") return percent(value, 2);
   if (unit === "count" || unit === "periods") return number(value, 0);
+  if (unit === "flag" && isNumber(value)) return value ? "yes" : "no";
   return number(value, 2);
 }
 
