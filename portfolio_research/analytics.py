@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .attribution import attribute_trades, implementation_shortfall
 from .backtest import REGIME_HISTORY
 from .config import ConfigError, DataError
 from .costs import Costs, market_impact, trade_costs
@@ -24,6 +23,7 @@ from .metrics import drawdown, report
 from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
 from .regimes import current_regime, detect_regime
 from .risk import concentration, portfolio_risk, risk_score
+from .shortfall import attribute_trades, implementation_shortfall
 
 _Weights = pd.Series | Mapping[str, float]
 
