@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from .backtest import REGIME_HISTORY
 from .config import ConfigError, DataError
 from .costs import Costs, market_impact, trade_costs
-from .metrics import drawdown, report
+from .metrics import REGISTRY, drawdown, report
 from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
 from .regimes import current_regime, detect_regime
 from .risk import concentration, portfolio_risk, risk_score
-from .shortfall import attribute_trades, implementation_shortfall
+from .shortfall import CAUSES, attribute_trades, implementation_shortfall
 
 _Weights = pd.Series | Mapping[str, float]
 
@@ -78,15 +78,15 @@ _ENOUGH = 20  # bars below which nothing is said
 
 
 def _path_values(returns: pd.Series, window: int, periods_per_year: float, risk_free_rate: float) -> dict[str, float]:
-    "What the portfolio's own history says."
+    "What the portfolio's own history says: every metric of the recent window, by its name in the registry."
     known = returns.dropna()
-    out = dict.fromkeys(("drawdown", "daily_loss", "sharpe"), np.nan)
+    out = dict.fromkeys(("drawdown", "daily_loss", *REGISTRY), np.nan)
     if len(known):
         out["drawdown"] = -float(drawdown(known).iloc[-1]) + 0.0
         out["daily_loss"] = max(-float(known.iloc[-1]), 0.0)
     if len(known) >= _ENOUGH:
         recent = report(known.iloc[-window:], periods_per_year=periods_per_year, risk_free_rate=risk_free_rate)
-        out["sharpe"] = float(recent["sharpe"])
+        out |= recent.to_dict()
     return out
 
 # %% ../nbs/23_analytics.ipynb #8223cf10
@@ -240,10 +240,9 @@ class _Attributed(_Timed):
     ) -> dict[str, Any]:  # strategy_attribution, rebalancing_contribution, shortfall, shortfall_by_asset, ...
         "Cost of carrying out the plan, and the gain of the trades by strategy (0 where it did not trade)."
         lost = implementation_shortfall(executed_trades, original_plan, final_prices)
-        causes = [c for c in ("delay", "slippage", "fees", "opportunity", "total") if c in lost.columns]
         return {
             **attribute_trades(executed_trades, final_prices),
-            "shortfall": {cause: float(lost[cause].sum()) for cause in causes},
+            "shortfall": {cause: float(lost[cause].sum()) for cause in (*CAUSES, "total")},
             "shortfall_by_asset": lost.groupby("asset")["total"].sum().to_dict(),
         }
 

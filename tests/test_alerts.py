@@ -27,6 +27,7 @@ from portfolio_research.alerts import (
     resolve,
 )
 from portfolio_research.config import AlertError, AlertThresholds, ConfigError
+from portfolio_research.metrics import REGISTRY
 
 NAN = float("nan")
 START = datetime(2020, 2, 3, tzinfo=UTC)
@@ -71,6 +72,15 @@ def test_the_default_table_keeps_the_numbers_of_the_configuration() -> None:
     assert rules["weight"].levels[Severity.MEDIUM] == 0.30 and rules["weight"].levels[Severity.CRITICAL] == 0.50
     assert {r.type for r in rules.values()} == set(AlertType) - {AlertType.SYSTEM}
     assert all(r.for_ticks == 2 and r.clear_ticks == 3 and r.clear_ratio == 0.9 for r in rules.values())
+
+
+def test_a_rule_on_a_registered_metric_uses_its_name_unit_and_direction() -> None:
+    known = [rule for rule in default_rules() if rule.metric in REGISTRY]
+    assert [rule.metric for rule in known] == ["sharpe"]
+    for rule in known:
+        metric = REGISTRY[rule.metric]
+        assert rule.title == metric.label and (rule.unit == "fraction") == (metric.unit == "fraction")
+        assert rule.above == (metric.better == "lower")
 
 
 def test_thresholds_and_pace_can_be_changed_and_switched_off() -> None:
