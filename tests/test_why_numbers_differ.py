@@ -9,6 +9,7 @@ import re
 from configparser import ConfigParser
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from house import ROOT, Cell, Notebook, source
@@ -85,8 +86,8 @@ def explain(theirs: float) -> dict[str, Any]:
     """The notebook's own `explain`, beside a library whose mean is `theirs`."""
     asked = {"volatility": lambda x, b: theirs}
     space: dict[str, Any] = {"SERIES": {"x": pd.Series([0.01, 0.03])}, "market": None, "LIBRARIES": {"peer": asked}}
-    space |= {"REGISTRY": {}, "YEAR": 252, "np": __import__("numpy"), "pd": pd, "report": report}
-    (close,) = re.findall(r"^def close.*?(?=^\S*def values)", source(cell("def close(")), re.S | re.M)
+    space |= {"REGISTRY": {}, "YEAR": 252, "np": np, "pd": pd, "report": report}
+    (close,) = re.findall(r"^def close.*?(?=^def values)", source(cell("def close(")), re.S | re.M)
     exec(close + source(cell("def explain(")), space)
     space["explain"]("volatility", "peer", "it is the mean", lambda x, b: x.mean())
     return space["EXPLAINED"]
