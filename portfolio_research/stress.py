@@ -34,11 +34,6 @@ class Stress(NamedTuple):
     drawdowns: pd.DataFrame  # scenario x asset; each row sums to table["drawdown"]
 
 # %% ../nbs/14_stress.ipynb #962909a3
-def _fraction(name: str, value: float, low: float = 0.0) -> None:
-    if not low <= value < 1:
-        raise ConfigError(f"{name} is {value!r}: give a fraction from {low:g} to below 1, e.g. 0.2")
-
-
 def _one(name: str, kind: str, w: pd.Series, parts: _Array, **more: Any) -> Stress:
     "A scenario of one move: its drawdown is its loss, if it is one."
     loss = float(parts.sum())
@@ -67,9 +62,8 @@ def _market(frame: pd.DataFrame, everything: pd.DataFrame, benchmark: pd.Series 
         return np.tile(one.reindex(frame.index).to_numpy(), r.shape[1])
     every = held_returns(everything, np.zeros(everything.shape[1]), complete=False)[0].to_numpy()
     total, count = np.nansum(every, axis=1)[:, None], (~np.isnan(every)).sum(axis=1)[:, None]
-    others = count - ~np.isnan(r)
-    mean: _Array = np.divide(total - np.nan_to_num(r), others, out=np.full(r.shape, np.nan), where=others > 0)
-    return mean
+    others = (count - ~np.isnan(r)).astype(float)
+    return np.asarray((total - np.nan_to_num(r)) / np.where(others > 0, others, np.nan))
 
 # %% ../nbs/14_stress.ipynb #ceb3d189
 def _proxy(r: _Array, market: _Array, min_overlap: int) -> _Proxy:
@@ -79,7 +73,7 @@ def _proxy(r: _Array, market: _Array, min_overlap: int) -> _Proxy:
     x, y = np.where(both, market, 0.0), np.where(both, r, 0.0)
     dx, dy = (np.where(both, v - v.sum(axis=0) / np.maximum(n, 1), 0.0) for v in (x, y))
     square = (dx * dx).sum(axis=0)
-    spread = np.where((n >= min_overlap) & (square > 0), square, np.nan)
+    spread = np.where((n >= min_overlap) & (square > 1e-20 * (x * x).sum(axis=0)), square, np.nan)
     beta = (dx * dy).sum(axis=0) / spread
     residual = np.where(both, dy - beta * dx, np.nan)
     return _Proxy(market, beta, np.sqrt(np.nansum(residual**2, axis=0) / np.maximum(n - 2, 1) / spread), residual)
@@ -115,12 +109,13 @@ def _interval(book: _Book, known: _Array, columns: _Places, rows: _Places) -> tu
         return np.nan, np.nan, np.nan
     moves = np.abs(proxy.market[common][:, columns].mean(axis=1))
     common = common[moves >= np.median(moves)]
+    residual = proxy.residual[common] - proxy.residual[common].mean(axis=0)  # over a long window a mean would drift
     rng = np.random.default_rng(book.seed)
-    pick = common[rng.integers(len(common), size=(book.draws, len(rows)))]
+    pick = rng.integers(len(common), size=(book.draws, len(rows)))
     paths = np.tile(known, (book.draws, 1))
     for j in columns.tolist():
         beta = proxy.beta[j] + proxy.error[j] * rng.standard_normal((book.draws, 1))
-        x = np.maximum(beta * proxy.market[rows, j] + proxy.residual[pick, j], -1.0)
+        x = np.maximum(beta * proxy.market[rows, j] + residual[pick, j], -1.0)
         paths += w[j] * (np.cumprod(1.0 + np.where(np.isnan(r[rows, j]), x, r[rows, j]), axis=1) - 1.0)
     falls = (1.0 - paths / np.maximum.accumulate(np.maximum(paths, 1.0), axis=1)).max(axis=1)
     low, high = np.quantile(1.0 - paths[:, -1], [0.05, 0.95])
@@ -182,6 +177,8 @@ def _windows(index: pd.DatetimeIndex, episodes: pd.DataFrame) -> list[_Places]:
         return [np.empty(0, dtype=np.intp)] * len(episodes)
     days = index.normalize()
     step = max(pd.Timedelta(days=1), pd.Timedelta(np.median(np.diff(index.asi8)), index.unit))
+    if step > pd.Timedelta(days=4):
+        raise DataError(f"the returns are {step.days} days apart: a replay needs daily returns, or finer ones")
     spans = [(days > a) & (days <= b) & (days[0] <= a + step) & (days[-1] >= b) for a, b in zip(start, end, strict=True)]
     return [np.flatnonzero(span) for span in spans]
 
@@ -200,7 +197,8 @@ def replay_episodes(
     seed: int = 0,  # of the resampling: the same every time
 ) -> Stress:  # a row per episode
     "What dated episodes would have cost today's weights, bought before and left alone."
-    _fraction("drawdown_now", drawdown_now)
+    if not (0 <= drawdown_now < 1 and 0 <= min_coverage <= 1 and min_overlap >= 3 and draws >= 1):
+        raise ConfigError("replay_episodes needs 0 <= drawdown_now < 1, 0 <= min_coverage <= 1, min_overlap >= 3, draws >= 1")
     frame, w = held_returns(returns, weights, complete=False)
     index = _check_dates(frame.index)
     market = _market(frame, returns, benchmark)
@@ -230,9 +228,9 @@ def _moments(frame: pd.DataFrame) -> tuple[_Array, _Array, _Array]:
     return volatility, scores, correlation
 
 # %% ../nbs/14_stress.ipynb #88bb6d8c
-def _for_all(parts: _Array, frame: pd.DataFrame, w: pd.Series) -> _Array:
-    "Parts of the columns of a frame as parts of all weights; nothing for the others."
-    return np.asarray(pd.Series(parts, frame.columns).reindex(w.index, fill_value=0.0), dtype=np.float64)
+def _for_all(parts: _Array, assets: pd.Index, w: pd.Series) -> _Array:
+    "Parts of some assets as parts of all weights; nothing for the others."
+    return np.asarray(pd.Series(parts, assets).reindex(w.index, fill_value=0.0), dtype=np.float64)
 
 
 def _together(returns: pd.DataFrame, weights: _Weights, more: Sequence[Any] = ()) -> tuple[pd.DataFrame, pd.Series]:
@@ -281,7 +279,7 @@ def factor_shock(
     held = w.reindex(frame.columns).fillna(0.0).to_numpy()
     v = held * volatility
     std, before = _root(v @ left @ v), float(v @ c @ v)
-    parts = _for_all(0.0 - held * np.maximum(volatility * expected, -1.0), frame, w)
+    parts = _for_all(0.0 - held * np.maximum(volatility * expected, -1.0), frame.columns, w)
     known = (parts.sum() + float(ndtri(0.05)) * std, parts.sum() + float(ndtri(0.95)) * std, std,
              1.0 - std**2 / before if before > 0 else np.nan, distance, singular)
     return _one(said, "shock", w, parts, **dict(zip(_SHOCK, known, strict=True)))
@@ -339,9 +337,8 @@ def correlation_stress(
     alpha: float = 0.05,  # tail probability of CVaR
 ) -> CorrelationStress:  # per period
     "Risk of the book when correlations move towards one, or towards zero."
-    if not 0 <= lam <= 1 or toward not in ("one", "zero"):
-        raise ConfigError(f"lam is {lam!r} and toward {toward!r}: give a number from 0 to 1, and one or zero")
-    _fraction("alpha", alpha, 1e-9)
+    if not 0 <= lam <= 1 or toward not in ("one", "zero") or not 0 < alpha < 1:
+        raise ConfigError(f"lam is {lam!r}, toward {toward!r}, alpha {alpha!r}: give 0 <= lam <= 1, one or zero, 0 < alpha < 1")
     frame, w = _together(returns, weights)
     frame = frame.iloc[:, sorted_positions(list(frame.columns))]  # as HierarchicalRiskParity does: ties in the tree
     nothing = {"before": np.nan, "after": np.nan}
@@ -354,16 +351,15 @@ def correlation_stress(
     for when, share in (("before", 0.0), ("after", lam)):
         root = _mixed(scores, share, toward)
         table[when], parts = _summary(w[frame.columns].to_numpy() * volatility, root, np.flatnonzero(volatility), factor)
-        losses[when], hrp[when] = _for_all(parts, frame, w), _hrp(volatility, np.clip(root.T @ root, -1.0, 1.0))
+        losses[when], hrp[when] = _for_all(parts, frame.columns, w), _hrp(volatility, np.clip(root.T @ root, -1.0, 1.0))
     return CorrelationStress(table, losses, hrp)
 
 # %% ../nbs/14_stress.ipynb #96228e2e
 def _chances(p: _Array, loss: float) -> dict[str, float]:
     "Probability of a loss at least as large in one period, by three accounts."
     names = ("probability_gaussian", "student_dof", "probability_student", "probability_observed", "worst_observed")
-    nothing = dict.fromkeys(names, np.nan)
     if len(p) < _LEAST:
-        return nothing
+        return dict.fromkeys(names, np.nan)
     with np.errstate(all="ignore"):
         dof, center, scale = student.fit(p)
     return {"probability_gaussian": float(ndtr((-loss - p.mean()) / p.std(ddof=1))), "student_dof": float(dof),
@@ -379,8 +375,8 @@ def reverse_stress(
     drawdown_now: float = 0.0,  # how far the book is below its high-water mark today
 ) -> Stress:  # one row, with distance, probability_gaussian, _student, _observed and worst_observed
     "The least unlikely move that takes the book to its drawdown limit; NaN if no move can."
-    _fraction("limit", limit)
-    _fraction("drawdown_now", drawdown_now)
+    if not (0 < limit < 1 and 0 <= drawdown_now < 1):
+        raise ConfigError(f"limit is {limit!r} and drawdown_now {drawdown_now!r}: give fractions below 1, e.g. 0.2 and 0.0")
     frame, w = _together(returns, weights)
     held, left = w[frame.columns].to_numpy(), max(limit - drawdown_now, 0.0) / (1.0 - drawdown_now)
     sigma, parts = 0.0, np.full(frame.shape[1], np.nan)
@@ -390,7 +386,8 @@ def reverse_stress(
         parts = left * risks / sigma if sigma > 0 else parts
     more = {"distance": left / sigma} if sigma > 0 else {"distance": np.nan, "loss": np.nan, "drawdown": np.nan}
     seen = frame.to_numpy() @ held if sigma > 0 else np.empty(0)
-    return _one(f"reverse {limit:.0%}", "reverse", w, _for_all(parts, frame, w), **more, **_chances(seen, left))
+    parts = _for_all(parts, frame.columns, w)
+    return _one(f"reverse {limit:.0%}", "reverse", w, parts, **more, **_chances(seen, left))
 
 # %% ../nbs/14_stress.ipynb #40e8435d
 def _by_asset(name: str, value: float | Mapping[str, float] | pd.Series, assets: pd.Index, positive: bool) -> _Array:
@@ -439,21 +436,22 @@ def _judge(table: pd.DataFrame, falls: pd.DataFrame, warning: float, critical: f
     table = table.reindex(columns=_REPORT)
     depth = table["depth"].fillna(1.0 - (1.0 - now) * (1.0 - table["drawdown"]))
     reached = depth + 1e-12  # a scenario made to hit the limit hits it
-    rules = [depth.isna(), reached >= critical, reached >= warning]
+    part = table["covered"] < 1 - 1e-9
+    rules = [depth.isna(), reached >= critical, reached >= warning, part]
     parts = falls.fillna(0.0).to_numpy()
     largest = parts.max(axis=1, initial=0.0)
     who = [falls.columns[int(row.argmax())] if row.max(initial=0.0) > 0 else None for row in parts]
     table["depth"], table["room"], table["largest_loss"] = depth, critical - depth, np.where(largest > 0, largest, np.nan)
-    table["breach"], table["largest_loser"] = np.select(rules, ["unknown", "critical", "warning"], "none"), who
+    table["breach"], table["largest_loser"] = np.select(rules, ["unknown", "critical", "warning", "unknown"], "none"), who
     replayed = table["kind"] == "replay"
     return table.assign(proxied=table["proxied"].where(replayed, 0.0), covered=table["covered"].where(replayed, 1.0))
 
 # %% ../nbs/14_stress.ipynb #7a070591
 def _correlated(returns: pd.DataFrame, w: pd.Series, lam: float) -> Stress:
     "CVaR under stressed correlations as a scenario."
-    toward: Literal["one", "zero"] = "one" if lam >= 0 else "zero"
-    found = correlation_stress(returns, w, abs(lam), toward=toward)
-    return _one(f"correlations {abs(lam):.0%} to {toward}", "correlation", w, found.losses["after"].to_numpy())
+    found = correlation_stress(returns, w, abs(lam), toward="one" if lam >= 0 else "zero")
+    name = f"correlations {abs(lam):.0%} to {'one' if lam >= 0 else 'zero'}"
+    return _one(name, "correlation", w, found.losses["after"].to_numpy())
 
 # %% ../nbs/14_stress.ipynb #9be47f33
 def stress_report(
@@ -480,7 +478,8 @@ def stress_report(
     every += [_correlated(recent, w, lam) for lam in correlations]
     every.append(reverse_stress(recent, w, critical, drawdown_now=drawdown_now))
     if liquidity is not None:
-        parts = liquidity["loss"].reindex(w.index, fill_value=0.0).to_numpy(dtype=float)
-        every.append(_one("exit", "liquidity", w, parts))
+        if set(liquidity.index) != set(w.index[w != 0]):
+            raise DataError("liquidity is of other holdings than the weights: compute liquidity_haircut of these weights")
+        every.append(_one("exit", "liquidity", w, _for_all(liquidity["loss"].to_numpy(), liquidity.index, w)))
     table, losses, falls = (pd.concat([one[i] for one in every if len(one.table)]) for i in range(3))
     return Stress(_judge(table, falls, warning, critical, drawdown_now), losses, falls)

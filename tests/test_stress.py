@@ -158,6 +158,15 @@ def test_weekends_belong_to_the_next_trading_day():
     np.testing.assert_allclose(got.table["loss"].iloc[0], 1 - (1 + r.loc["2024-01-08":"2024-01-12", "A"]).prod())
 
 
+def test_a_market_that_stands_still_is_no_proxy():
+    r = matrix(400)
+    r.iloc[:200, 0] = np.nan
+    got = replay_episodes(r, {"A": 1.0}, SPANS[:1], benchmark=pd.Series(0.001, r.index))
+    assert got.table["not_covered"].iloc[0] == ["A"] and np.isnan(got.table["loss"].iloc[0])
+    alone = replay_episodes(r[["A"]], {"A": 1.0}, SPANS[:1])
+    assert alone.table["covered"].iloc[0] == 0
+
+
 def test_nothing_held_loses_nothing():
     got = replay_episodes(matrix(), {}, SPANS)
     assert (got.table["loss"] == 0).all() and (got.table["covered"] == 1).all() and got.losses.shape == (3, 0)
@@ -212,6 +221,10 @@ def test_hidden_coins_are_proxied_close_to_the_truth(test_data):
     (lambda: replay_episodes(matrix(), {"A": 1.0}, SPANS, drawdown_now=1.0), ConfigError, "drawdown_now"),
     (lambda: replay_episodes(matrix(), {"A": 1.0}, SPANS, benchmark=pd.concat([matrix()["A"]] * 2)), DataError, "benchmark repeat"),
     (lambda: replay_episodes(matrix().replace(matrix().iloc[2, 0], np.inf), {"A": 1.0}, SPANS), DataError, "A on 2024-01-03"),
+    (lambda: replay_episodes(matrix().iloc[::7], {"A": 1.0}, SPANS), DataError, "7 days apart"),
+    (lambda: replay_episodes(matrix(), {"A": 1.0}, SPANS, draws=0), ConfigError, "draws"),
+    (lambda: stress_report(matrix(), {"A": 1.0}, SPANS, liquidity=liquidity_haircut({"B": 1.0}, 1.0, adv=1.0, volatility=0.1)),
+     DataError, "other holdings"),
     (lambda: factor_shock(matrix(), {"A": 1.0}, {}), ConfigError, "shock"),
     (lambda: factor_shock(matrix(), {"A": 1.0}, {"A": -1.5}), ConfigError, "not below -1"),
     (lambda: factor_shock(matrix(), {"A": 1.0}, {"Z": -0.5}), DataError, "no returns of Z"),
@@ -337,6 +350,14 @@ def test_hrp_before_and_after():
     np.testing.assert_allclose(got.hrp["after"], stressed[got.hrp.index], rtol=1e-9)
 
 
+def test_copies_and_mirrors_in_the_tree():
+    r = matrix()
+    r["B"], r["C"] = r["A"], -r["A"]
+    got = correlation_stress(r, [0.2] * 5, 0.5)
+    assert np.isfinite(got.table).all(axis=None)
+    np.testing.assert_allclose(got.hrp["after"].sum(), 1)
+
+
 def test_constant_and_single_assets():
     r = matrix().assign(B=0.001)
     got = correlation_stress(r, {"A": 0.5, "B": 0.5}, 1.0)
@@ -452,6 +473,10 @@ def test_the_unknown_is_no_all_clear():
     got = stress_report(r, {"A": 0.3, "B": 0.7}, SPANS)
     assert (got.table["breach"] == "unknown").all() and got.table["largest_loser"].isna().all()
     assert got.losses.isna().any(axis=1).all()
+    part = stress_report(0.01 * r, {"A": 0.7, "B": 0.3}, SPANS).table.loc[SPANS["name"]]
+    assert (part["depth"] < 0.1).all() and (part["breach"] == "unknown").all() and (part["covered"] == 0.7).all()
+    deep = stress_report(r, {"A": 7.0, "B": 3.0}, SPANS).table["breach"]
+    assert deep["e2"] == "critical"  # what is covered is enough
 
 
 @pytest.mark.parametrize("episodes", [SPANS, SPANS[:0]])
