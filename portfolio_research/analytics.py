@@ -86,7 +86,7 @@ def _path_values(returns: pd.Series, window: int, periods_per_year: float, risk_
         out["daily_loss"] = max(-float(known.iloc[-1]), 0.0)
     if len(known) >= _ENOUGH:
         recent = report(known.iloc[-window:], periods_per_year=periods_per_year, risk_free_rate=risk_free_rate)
-        out |= recent.to_dict()
+        out |= dict(zip(REGISTRY, recent.to_numpy(dtype=float).tolist(), strict=True))
     return out
 
 # %% ../nbs/23_analytics.ipynb #8223cf10
