@@ -367,9 +367,9 @@ _ROWS = pd.Index(REGISTRY, name="metric")
 
 def _known(x: _Array, b: _Array | None, t: _Terms) -> dict[str, _Array]:
     "All metrics of a block; reorders it."
-    known = {} if b is None else _relative(x, b, t)
-    known |= _moments(x, t) | _gains(x, t) | _path(x, t) | _unordered_tail(x, t)
-    return known | {"var_modified": np.where(known["cornish_fisher_valid"] == 1, known["var_cornish_fisher"], known["var_historical"])}
+    known = ({} if b is None else _relative(x, b, t)) | _moments(x, t) | _gains(x, t) | _path(x, t) | _unordered_tail(x, t)
+    rising = known["cornish_fisher_valid"] == 1
+    return known | {"var_modified": np.where(rising, known["var_cornish_fisher"], known["var_historical"])}
 
 
 def report(
