@@ -11,6 +11,7 @@ NB is a name such as 12_metrics or explore/01_first_portfolio. The gates in test
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -20,9 +21,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice, zip_longest
+from importlib.util import find_spec
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -236,33 +239,64 @@ def sync(root: Path) -> None:
         print(f"{name}: deleted, no notebook exports it")
 
 
+# ---------------------------------------------------------------- peers
+def missing_peers(notebook: Notebook, root: Path = ROOT) -> str | None:
+    """Why an exploratory notebook cannot run here: peers it compares with are not installed; None if it must run."""
+    config = ConfigParser(delimiters=["="])
+    config.read(root / "settings.ini", encoding="utf-8")
+    listed = re.findall(r"(?:^|\s)([\w.-]+)", config["DEFAULT"].get("extra_peers", ""))
+    # what is installed as empyrical-reloaded is imported as empyrical
+    peers = {name for peer in listed for name in accumulate(peer.lower().split("-"), "{}_{}".format)}
+    absent = {name for name in imported(notebook) if find_spec(name) is None}
+    if not absent or not absent <= peers or notebook.path.parent.name != "explore":
+        return None
+    return f"{', '.join(sorted(absent))} not installed; to run it: pip install -e '.[peers]'"
+
+
+def imported(notebook: Notebook) -> set[str]:
+    """The top-level packages that a notebook's code imports."""
+    nodes = [node for cell in notebook.code for node in ast.walk(ast.parse(source(cell)))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}
+
+
 # ---------------------------------------------------------------- outputs
 def execute(notebook: Path, to: Path, root: Path = ROOT) -> None:
     """Run a notebook in a kernel of its own and write it with its outputs."""
+    if reason := missing_peers(Notebook.read(notebook), root):
+        raise HouseError(f"{notebook.relative_to(root)}: {reason}")
     command = tool("jupyter"), "execute", notebook, f"--output={to}", "--timeout=300"
     run(*command, cwd=root, PYTHONPATH=str(root), MPLBACKEND="")
 
 
-def outputs(notebook: Notebook) -> dict[str, list[str]]:
-    """The text of each cell's outputs by cell id; pictures count by their being there, not by their bytes."""
+def shown(outputs: list[dict[str, Any]]) -> list[str]:
+    """The text of a cell's outputs; pictures count by their being there, not by their bytes."""
+    items = [item for output in outputs for item in output.get("data", {}).items()]
+    for name in ("stdout", "stderr"):  # a kernel sends what is printed in pieces
+        printed = "".join("".join(o["text"]) for o in outputs if o.get("name") == name)
+        items += [(f"text/{name}", printed)] if printed else []
+    return sorted(f"{kind}: {''.join(text) if kind.startswith('text/') else ''}" for kind, text in items)
 
-    def text(output: dict[str, Any]) -> list[str]:
-        data = output.get("data", {f"text/{output.get('name')}": output.get("text", "")})
-        return sorted(f"{k}: {''.join(v) if k.startswith('text/') else ''}" for k, v in data.items())
 
-    return {c["id"]: sorted(line for o in c["outputs"] for line in text(o)) for c in notebook.code}
+def stale_outputs(path: Path, root: Path = ROOT) -> list[str]:
+    """The cells whose stored outputs are not what they show today, run against the generated module.
 
+    Exploratory notebooks must also do without a network, warnings and files.
+    """
+    from replay import Code, Failed, replay  # here, for it imports what takes long
 
-def stale_outputs(notebook: Path, root: Path = ROOT) -> list[str]:
-    """The cells whose stored outputs are not what running the notebook gives today."""
-    with TemporaryDirectory() as folder:
-        fresh = Path(folder) / notebook.name
-        execute(notebook, fresh, root)
-        stored, today = outputs(Notebook.read(notebook)), outputs(Notebook.read(fresh))
+    notebook = Notebook.read(path)
+    cells = [Code(c["id"], source(c), c in notebook.exports) for c in notebook.code]
+    module = notebook.module and f"{PACKAGE}.{notebook.module}"
+    try:
+        today = replay(cells, module, root, strict=path.parent.name == "explore")
+    except Failed as error:
+        raise HouseError(f"{path.relative_to(root)} {error}") from None
     return [
-        f"{notebook.relative_to(root)} cell {cell}: stored {was!r}, today {now!r}; run `make fresh`"
-        for cell in stored
-        for was, now in islice(differences(stored[cell], today[cell]), 1)
+        f"{path.relative_to(root)} cell {cell['id']}: stored {was!r}, today {now!r}; run `make fresh`"
+        for cell in notebook.code
+        for was, now in islice(differences(shown(cell["outputs"]), shown(today[cell["id"]])), 1)
     ]
 
 
@@ -379,6 +413,10 @@ def main() -> None:
             sync(ROOT)
     else:
         chosen = [places(options.nb, ROOT)[0]] if options.nb else executed(ROOT)
+        for path in chosen if not options.nb else []:
+            if reason := missing_peers(Notebook.read(path)):
+                print(f"{path.relative_to(ROOT)} is left out: {reason}")
+                chosen = [other for other in chosen if other != path]
         problems = each(chosen, stale_outputs if options.check else lambda path: execute(path, path))
         if not options.check:
             clean(ROOT)

@@ -1,52 +1,20 @@
-"""Every lesson of a numbered notebook holds against the generated module, not only inside the notebook."""
+"""Every lesson of a numbered notebook holds against the generated module, not only inside the notebook, and shows what
+is stored: one run proves both, for `test_generated_files_are_in_step` proves that the module is the exported cells."""
 from __future__ import annotations
 
-import ast
-import asyncio
 import importlib
-import inspect
-import linecache
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 import pytest
-from house import PACKAGE, ROOT, Notebook, numbered, source
+from house import PACKAGE, ROOT, numbered, stale_outputs
+from replay import Code, Failed, Outputs, replay
 
-NUMBERED = numbered(ROOT)
-matplotlib.use("agg")
-
-
-def run_cells(notebook: Notebook, cells: list[dict[str, Any]], namespace: dict[str, Any]) -> None:
-    """Run cells one after the other in one event loop, as a kernel does; tracebacks show the cell."""
-
-    async def run(cell: dict[str, Any]) -> None:
-        name, text = f"{notebook.path.name} cell {cell['id']}", source(cell)
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        done = eval(compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
-        if inspect.iscoroutine(done):
-            await done
-
-    with asyncio.Runner() as runner:
-        for cell in cells:
-            runner.run(run(cell))
+NUMBERED = [notebook.path for notebook in numbered(ROOT)]
 
 
-def run_lessons(notebook: Notebook, module: dict[str, Any]) -> None:
-    """Run all cells but the exported ones, with the names that the generated module has."""
-    run_cells(notebook, notebook.lessons, dict(module))
-
-
-@pytest.mark.no_cover  # lessons are examples; what they leave out is what tests are for
-@pytest.mark.parametrize("notebook", NUMBERED, ids=[n.path.stem for n in NUMBERED])
-def test_lessons_hold_against_the_module(
-    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with matplotlib.rc_context():
-        run_lessons(notebook, vars(importlib.import_module(f"{PACKAGE}.{notebook.module}")))
-    plt.close("all")
+@pytest.mark.parametrize("path", NUMBERED, ids=[path.stem for path in NUMBERED])
+def test_lessons_hold_against_the_module_and_stored_outputs_are_fresh(path: Path) -> None:
+    assert stale_outputs(path) == []
 
 
 def test_the_package_under_test_is_this_checkout() -> None:
@@ -55,33 +23,104 @@ def test_the_package_under_test_is_this_checkout() -> None:
 
 
 # ---------------------------------------------------------------- shown red
-def notebook_of(*cells: str) -> Notebook:
-    made = [{"id": str(i), "cell_type": "code", "source": text, "metadata": {}} for i, text in enumerate(cells)]
-    return Notebook(Path("12_toy.ipynb"), {"cells": made, "metadata": {}})
+DOUBLE = "#| export\ndef double(x):\n    return 2 * x"
+SCALED = "#| export\ndef double(x):\n    return factor * x"
 
 
-EXPORTED = "#| export\ndef double(x):\n    return factor * x"
+def run(folder: Path, *cells: str, module: str = "", strict: bool = False) -> Outputs:
+    """Run cells against a module with this text."""
+    (folder / "toy_module.py").write_text(module)
+    codes = [Code(str(i), text, text.startswith("#| export")) for i, text in enumerate(cells)]
+    return replay(codes, "toy_module", folder, strict=strict)
 
 
-def test_a_lesson_that_only_passes_in_the_notebook_is_found() -> None:
-    notebook = notebook_of("factor = 2", EXPORTED, "assert double(2) == 4")
-    run_cells(notebook, notebook.code, {})  # inside the notebook all is well
-    module: dict[str, Any] = {}
-    exec(EXPORTED, module)
-    with pytest.raises(NameError, match="factor"):
-        run_lessons(notebook, module)
+def test_a_lesson_that_only_passes_in_the_notebook_is_found(tmp_path: Path) -> None:
+    cells = "factor = 2", SCALED, "assert double(2) == 4"
+    inside = [Code(str(i), text, exported=False) for i, text in enumerate(cells)]
+    replay(inside, None, tmp_path)  # inside the notebook all is well
+    with pytest.raises(Failed, match=r"(?s)cell 2.*NameError.*factor"):
+        run(tmp_path, *cells, module=SCALED)
 
 
-def test_a_sabotaged_module_is_found() -> None:
-    notebook = notebook_of("#| export\ndef double(x):\n    return 2 * x", "assert double(2) == 4")
-    with pytest.raises(AssertionError):
-        run_lessons(notebook, {"double": lambda x: x})
+def test_a_sabotaged_module_is_found(tmp_path: Path) -> None:
+    cells = DOUBLE, "assert double(2) == 4"
+    run(tmp_path, *cells, module=DOUBLE)
+    with pytest.raises(Failed, match=r"(?s)cell 1.*AssertionError"):
+        run(tmp_path, *cells, module=DOUBLE.replace("2 *", "3 *"))
 
 
-def test_lessons_may_await_and_keep_tasks_across_cells() -> None:
-    notebook = notebook_of(
-        "import asyncio\nlater = asyncio.create_task(asyncio.sleep(0, 'done'))", "assert await later == 'done'"
-    )
-    run_lessons(notebook, {})
-    with pytest.raises(AssertionError):
-        run_lessons(notebook_of("import asyncio\nassert await asyncio.sleep(0, False)"), {})
+def test_a_lesson_that_runs_ahead_of_its_export_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"(?s)cell 0.*NameError.*double"):
+        run(tmp_path, "assert double(2) == 4", DOUBLE, module=DOUBLE)
+
+
+def test_a_name_that_the_module_lacks_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"(?s)cell 1.*NameError.*double"):
+        run(tmp_path, DOUBLE, "assert double(2) == 4", module="")
+
+
+def test_every_way_to_bind_a_name_is_known(tmp_path: Path) -> None:
+    module = """#| export
+import os.path
+from math import pi as p
+a, (b, *c) = 1, (2, 3)
+d: int = 4
+if True:
+    e = 5
+for f in [6]:
+    pass
+class G:
+    pass
+async def h():
+    i = 7
+"""
+    run(tmp_path, module, "os.path, p, a, b, c, d, e, f, G, h", module=module)
+    with pytest.raises(Failed, match=r"NameError.*'i'"):
+        run(tmp_path, module, "i", module=module)
+
+
+def test_lessons_may_await_and_keep_tasks_across_cells(tmp_path: Path) -> None:
+    later = "import asyncio\nlater = asyncio.create_task(asyncio.sleep(0, 'done'))"
+    run(tmp_path, later, "assert await later == 'done'")
+    with pytest.raises(Failed, match="AssertionError"):
+        run(tmp_path, "import asyncio\nassert await asyncio.sleep(0, False)")
+
+
+def test_a_loop_inside_the_loop_fails_as_in_a_kernel(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="running event loop"):
+        run(tmp_path, "import asyncio\nasyncio.run(asyncio.sleep(0))")
+
+
+def test_what_a_cell_shows_is_what_a_kernel_stores(tmp_path: Path) -> None:
+    figure = "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()"
+    cells = "1 + 1", "_ + 1;", f"{figure}\nplt.show()", figure, f"{figure}\nplt.close()\nfigure", "print(1)\n2", "None"
+    shown = [[sorted(o.get("data", {o.get("name"): ""})) for o in outputs] for outputs in run(tmp_path, *cells).values()]
+    picture = ["image/png", "text/plain"]
+    assert shown == [[["text/plain"]], [], [picture], [picture], [picture], [["stdout"], ["text/plain"]], []]
+
+
+def test_a_warning_is_shown_once_and_each_notebook_begins_anew(tmp_path: Path) -> None:
+    cells = "import warnings, numpy, pandas", "warnings.warn('careful')", "numpy.set_printoptions(precision=2)", "2 / 3"
+    for _ in range(2):
+        said = run(tmp_path, *cells, "numpy.array([1 / 3])", "numpy.random.seed(1)", module="first = True")
+        assert "careful" in said["1"][0]["text"] and said["4"][0]["data"]["text/plain"] == "array([0.33])"
+        assert run(tmp_path, *cells[:2], "numpy.array([1 / 3])")["2"][0]["data"]["text/plain"] == "array([0.33333333])"
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("import warnings\nwarnings.warn('careful')", "UserWarning: careful"),
+        ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "offline"),
+        ("open('left.txt', 'w').close()", r"writes \['left.txt'\]"),
+    ],
+    ids=["warning", "network", "file"],
+)
+def test_what_an_exploratory_notebook_must_not_do_is_found(cell: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=says):
+        run(tmp_path, cell, strict=True)
+
+
+def test_a_process_that_dies_is_found(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="died"):
+        run(tmp_path, "import os\nos._exit(0)")
