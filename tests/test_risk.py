@@ -1,6 +1,7 @@
 """Portfolio risk against golden values; contributions that sum; a score with documented parts."""
 import json
 import warnings
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,13 @@ def test_a_rise_of_correlations_is_seen_and_named():
     np.testing.assert_allclose(first["now"], now.loc[first["first"], first["second"]])
     same = correlation_change(frame[-100:], 100, before=frame[:200])
     pd.testing.assert_frame_equal(same["pairs"], pairs)
+
+
+def test_p_values_are_corrected_for_the_number_of_pairs():
+    got = correlation_change(matrix(120, seed=5), 60)["pairs"]
+    order = got.sort_values("z", key=np.abs, ascending=False)
+    raw = 2 * (1 - np.array([NormalDist().cdf(abs(z)) for z in order["z"]]))
+    np.testing.assert_allclose(order["p_value"], np.minimum(np.maximum.accumulate(raw * [6, 5, 4, 3, 2, 1]), 1), atol=1e-12)
 
 
 @pytest.mark.no_cover

@@ -119,6 +119,26 @@ def test_the_interval_holds_the_truth_and_is_the_same_every_time():
     assert (again["loss_low"], again["loss_high"]) == (one["loss_low"], one["loss_high"])  # whatever else is asked
 
 
+def test_coins_of_different_ages_share_an_interval():
+    r = matrix(500)
+    r.loc[:"2024-05-31", "A"] = np.nan
+    r.loc[:"2024-10-31", "B"] = np.nan
+    one = replay_episodes(r, {"A": 0.5, "B": 0.5}, SPANS[:1]).table.iloc[0]
+    assert one["proxied"] == 1 and one["loss_low"] < one["loss"] < one["loss_high"]
+
+
+def test_the_interval_knows_the_error_of_beta():
+    rng, days = np.random.default_rng(0), pd.date_range("2024-01-01", periods=130, tz="UTC")
+    b = pd.Series(rng.normal(0, 0.01, 130), days)
+    b.loc["2024-02-02"] = -0.5
+    r = pd.DataFrame({"A": 1.5 * b + rng.normal(0, 0.02, 130), "B": b}, days)
+    r.loc[:"2024-02-29", "A"] = np.nan
+    got = replay_episodes(r, {"A": 1.0}, episode(("2024-02-01", "2024-02-02")), benchmark=b, draws=4000).table.iloc[0]
+    error = 0.02 / (0.01 * np.sqrt(70))
+    expected = 2 * norm.ppf(0.95) * np.hypot(0.5 * error, 0.02)
+    assert got["loss_high"] - got["loss_low"] == pytest.approx(expected, rel=0.2) and expected > 0.3
+
+
 def test_what_cannot_be_known_is_named_and_not_counted():
     r = matrix(400)
     r.iloc[:-40, 1] = np.nan  # too short even for a beta
@@ -130,6 +150,10 @@ def test_what_cannot_be_known_is_named_and_not_counted():
     assert np.isnan(mostly.table["loss"].iloc[0]) and mostly.losses.isna().all(axis=None)
     assert replay_episodes(r, {"A": 0.3, "B": 0.7}, SPANS[:1], min_coverage=0.2).table["loss"].notna().all()
     assert replay_episodes(r, {"A": 0.3, "B": 0.7}, SPANS[:1], min_overlap=30).table["covered"].iloc[0] == 1
+    r.iloc[:-20, 1] = np.nan
+    few = replay_episodes(r, {"A": 0.3, "B": 0.7}, SPANS[:1], min_overlap=10).table.iloc[0]
+    assert few["covered"] == 1 and few["loss"] > -1 and np.isnan([few["loss_low"], few["loss_high"]]).all()
+    assert replay_episodes(r.iloc[:1], {"A": 1.0}, SPANS).table["loss"].isna().all()
 
 
 def test_windows_that_the_data_do_not_span():
@@ -271,6 +295,12 @@ def test_a_factor_need_not_be_held_nor_a_book_be_complete():
     beta = r[["A", "B"]].apply(lambda x: x.cov(r["index"]) / r["index"].var())
     np.testing.assert_allclose(got.losses.iloc[0][["A", "B"]], 0.1 * np.array([0.6, 0.4]) * beta, rtol=1e-9)
     assert got.losses.iloc[0]["D"] == got.losses.iloc[0]["E"] == 0 and got.table.index[0] == "index -10%"
+
+
+def test_a_shock_to_all_that_is_held_leaves_nothing_open():
+    row = factor_shock(matrix(), {"A": 0.5, "B": 0.5}, {"A": -0.1, "B": -0.2}).table.iloc[0]
+    assert row["loss"] == pytest.approx(0.15) and row["std"] == 0 and row["explained"] == 1
+    assert row["loss_low"] == row["loss_high"] == row["loss"]
 
 
 def test_copies_are_said_to_be_singular():
