@@ -119,7 +119,12 @@ def tool(name: str) -> Path:
 
 
 def jupytext(*arguments: str | Path) -> None:
-    run(tool("jupytext"), "-q", *arguments, cwd=ROOT)
+    from jupytext.cli import jupytext as convert  # here, for it imports what takes long
+
+    try:
+        convert(["-q", *map(str, arguments)])
+    except Exception as error:
+        raise HouseError(f"jupytext {' '.join(map(str, arguments))}: {error}") from error
 
 
 def clean(root: Path, notebook: Path | None = None) -> None:
