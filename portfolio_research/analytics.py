@@ -6,7 +6,7 @@
 __all__ = ['PortfolioAnalytics']
 
 # %% ../nbs/23_analytics.ipynb #c39a3db4
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from math import ceil
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .attribution import Contributions, contributions
 from .backtest import REGIME_HISTORY
 from .config import ConfigError, DataError
 from .costs import Costs, market_impact, trade_costs
@@ -24,6 +25,8 @@ from .rebalancing import Decision, Policy, Positions, Recommendation, as_positio
 from .regimes import current_regime, detect_regime
 from .risk import concentration, portfolio_risk, risk_score
 from .shortfall import CAUSES, attribute_trades, implementation_shortfall
+from .significance import headline, interval_text
+from .stress import Stress, stress_report
 
 _Weights = pd.Series | Mapping[str, float]
 
@@ -39,6 +42,7 @@ class _Conventions:
         performance_window: int = 30,  # bars of recent performance
         policy: Policy | None = None,  # when to trade; default Policy()
         costs: Costs | None = None,  # what a trade costs; default Costs()
+        episodes: pd.DataFrame | None = None,  # to replay in stress tests, e.g. `load_episodes()`; None: no replay
     ) -> None:
         if performance_window < 2 or not periods_per_year > 0:
             raise ConfigError(f"performance_window is {performance_window}, periods_per_year {periods_per_year}; "
@@ -46,6 +50,7 @@ class _Conventions:
         self.risk_free_rate, self.periods_per_year = risk_free_rate, periods_per_year
         self.performance_window = performance_window
         self.policy, self.costs = policy or Policy(), costs or Costs()
+        self.episodes = pd.DataFrame(columns=["name", "start", "end"]) if episodes is None else episodes
 
 # %% ../nbs/23_analytics.ipynb #b0082c37
 class _Risk(_Conventions):
@@ -66,11 +71,38 @@ class _Risk(_Conventions):
         self,
         returns_matrix: pd.DataFrame,  # simple returns, one column per asset
         weights: _Weights | NDArray[np.float64],  # by asset, or in column order
+        benchmark: pd.Series | None = None,  # adds beta, alpha, tracking error ... as `relative`
+        funding: pd.DataFrame | pd.Series | None = None,  # rates paid by longs of perpetuals; adds `funding`
     ) -> dict[str, Any]:  # volatility, var, cvar, component_risk_contributions (asset -> share, sums to 1), ...
         "Risk of a book and where it comes from."
-        out = portfolio_risk(returns_matrix, weights)
+        terms = {"periods_per_year": self.periods_per_year, "risk_free_rate": self.risk_free_rate}
+        out = portfolio_risk(returns_matrix, weights, benchmark=benchmark, funding=funding, **terms)
         annual = out["volatility"] * np.sqrt(self.periods_per_year)
         return {**out, "annual_volatility": annual, "periods_per_year": self.periods_per_year}
+
+# %% ../nbs/23_analytics.ipynb #4935b0e0
+class _Explained(_Risk):
+    "Losses by scenario, returns by source."
+
+    def stress_test(
+        self,
+        returns: pd.DataFrame,  # simple returns, one column per asset, UTC; NaN before a listing
+        weights: _Weights,  # of today, by asset
+        shocks: Sequence[Mapping[str, float]] = (),  # each: factor -> return, e.g. {"BTC": -0.3}
+        **options: Any,  # as in `stress_report`: warning, critical, correlations, drawdown_now, benchmark, ...
+    ) -> Stress:  # table (a row per scenario), losses and drawdowns by asset
+        "The episodes on today's weights, shocks, stressed correlations, and the smallest move that hits the limit."
+        return stress_report(returns, weights, self.episodes, shocks=shocks, **options)
+
+    def attribute_performance(
+        self,
+        returns_matrix: pd.DataFrame,  # simple returns, one column per asset
+        weights: _Weights | pd.DataFrame,  # at the beginning of each period, by asset or (strategy, asset); or constant
+        **options: Any,  # as in `contributions`: costs, funding, cash_return, strategies
+    ) -> Contributions:  # `.by("strategy", "month")`, `.pivot("regime", "asset")`, ... each sums to `.total`
+        "Where the return came from: by period, asset, strategy, kind and volatility regime."
+        regime = detect_regime(returns_matrix.mean(axis=1)).shift(1, fill_value="normal").rename("regime")
+        return contributions(returns_matrix, weights, labels={"regime": regime}, **options)
 
 # %% ../nbs/23_analytics.ipynb #201cab64
 _SHORT = 10  # bars of the short volatility
@@ -104,7 +136,7 @@ def _book_values(weights: pd.Series, asset_returns: pd.DataFrame) -> dict[str, f
     return out
 
 # %% ../nbs/23_analytics.ipynb #6a6ace2d
-class _Watched(_Risk):
+class _Watched(_Explained):
     "Numbers for the monitor."
 
     def monitor_values(
@@ -274,7 +306,49 @@ def _own_returns(returns: pd.Series | pd.DataFrame, weights: pd.Series) -> tuple
     return returns[held.index].dropna() @ held, "present weights on past asset returns"
 
 # %% ../nbs/23_analytics.ipynb #1db68d28
-class PortfolioAnalytics(_Attributed):
+_RESAMPLES = 300  # histories behind the intervals of a report: a tail of 7 on each side
+
+
+def _or_reason(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    "A part of the report, or why there is none."
+    try:
+        return part()
+    except DataError as reason:
+        return {"unavailable": str(reason)}
+
+
+def _intervals(table: pd.DataFrame) -> dict[str, Any]:
+    "`headline` by metric, with its text, and what it says of the track record."
+    rows = table.assign(text=interval_text(table)).astype(object)
+    rows = rows.where(rows.notna(), None)
+    return {"metrics": rows.to_dict("index"), "level": table.attrs["level"], "track_record": table.attrs["track_record"]}
+
+
+def _sources(made: Contributions) -> dict[str, Any]:
+    return {"total": made.total} | {f"by_{label}": made.by(label).to_dict() for label in ("asset", "year", "regime")}
+
+
+def _scenarios(made: Stress) -> dict[str, Any]:
+    return {"scenarios": made.table.astype(object).to_dict("index"), "losses": made.losses.to_dict("index")}
+
+# %% ../nbs/23_analytics.ipynb #5d3eacbd
+class _Told(_Attributed):
+    "What goes into the report."
+
+    def _by_asset(self, returns: pd.Series | pd.DataFrame, weights: pd.Series) -> dict[str, Any]:
+        "What only returns by asset can tell."
+        if isinstance(returns, pd.Series) or not len(weights):
+            missing = {"unavailable": "pass returns with a column per asset, and a book that holds something"}
+            return {"risk": dict(concentration(weights)) if len(weights) else {}, "stress": missing, "attribution": missing}
+        known = returns[weights.index[weights != 0]].dropna()
+        return {
+            "risk": self.calculate_portfolio_risk_metrics(returns, weights),
+            "stress": _or_reason(lambda: _scenarios(self.stress_test(returns, weights))),
+            "attribution": _or_reason(lambda: _sources(self.attribute_performance(known, weights))),
+        }
+
+# %% ../nbs/23_analytics.ipynb #525e27ff
+class PortfolioAnalytics(_Told):
     "Performance, risk, regimes and rebalancing of a portfolio, with one set of conventions."
 
     def generate_portfolio_report(
@@ -283,27 +357,26 @@ class PortfolioAnalytics(_Attributed):
         returns: pd.Series | pd.DataFrame,  # of the portfolio, or one column per asset
         target_weights: _Weights,  # by asset
         benchmark: pd.Series | None = None,  # simple returns on the same dates
-    ) -> dict[str, Any]:  # metrics, recent, risk, drift, regime, recommendations, ...; plain values for JSON
+    ) -> dict[str, Any]:  # metrics, intervals, risk, stress, attribution, regime, drift, ...; plain values for JSON
         "Everything about a portfolio, at one moment."
-        book, terms = as_positions(positions), {"risk_free_rate": self.risk_free_rate}
+        terms: dict[str, Any] = {"periods_per_year": self.periods_per_year, "risk_free_rate": self.risk_free_rate}
+        book = as_positions(positions)
         weights = book.weights()
         own, basis = _own_returns(returns, weights)
         regime = self.detect_regime_changes(returns)
         made = self._decide(book, target_weights, self.policy, str(regime["volatility_regime"]))
         score, parts = risk_score(own, weights if len(weights) else None)
-        risk: dict[str, Any] = dict(concentration(weights)) if len(weights) else {}
-        if isinstance(returns, pd.DataFrame) and len(weights):
-            risk = self.calculate_portfolio_risk_metrics(returns, weights)
+        by_asset = self._by_asset(returns, weights)
         recent = own.iloc[-self.performance_window :]
         decision = {key: value for key, value in asdict(made).items() if key != "recommendations"}
         answer: dict[str, Any] = _plain({
             "as_of": own.index[-1] if len(own) else None, "basis": basis,
             "equity": book.equity, "cash": float(book.cash),
-            "metrics": dict(report(own, benchmark, periods_per_year=self.periods_per_year, **terms)),
-            "recent": dict(report(recent, benchmark, periods_per_year=self.periods_per_year, **terms)),
-            "risk": {**risk, "risk_score": score, "risk_score_parts": parts}, "regime": regime,
+            "metrics": dict(report(own, benchmark, **terms)), "recent": dict(report(recent, benchmark, **terms)),
+            "intervals": _intervals(headline(own, benchmark, resamples=_RESAMPLES, **terms)),
+            **by_asset, "risk": {**by_asset["risk"], "risk_score": score, "risk_score_parts": parts}, "regime": regime,
             "drift": {r.asset: r.drift for r in made.recommendations}, "decision": decision,
             "recommendations": [asdict(r) for r in made.recommendations], "performance_window": self.performance_window,
-            "periods_per_year": self.periods_per_year, **terms,
+            **terms,
         })
         return answer

@@ -16,6 +16,7 @@ from portfolio_research.costs import Costs
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.metrics import REGISTRY, report
 from portfolio_research.rebalancing import Policy, Position, Positions, as_positions, decide
+from portfolio_research.regimes import detect_regime
 from portfolio_research.risk import portfolio_risk
 
 RETURNS = to_returns(sample_prices().loc["2018":"2020-03", ["AAPL", "JNJ", "KO", "XOM"]])
@@ -232,11 +233,71 @@ def test_report_of_a_table_is_the_book_of_now() -> None:
         STOCKS.generate_portfolio_report({**OFF, "NEW": 5.0}, RETURNS, TARGET)
 
 
+def test_report_has_an_interval_beside_every_headline_number() -> None:
+    own = RETURNS @ TARGET
+    page = STOCKS.generate_portfolio_report(OFF, own, TARGET, benchmark=RETURNS["KO"])
+    rows = page["intervals"]["metrics"]
+    assert {"cagr", "sharpe", "sortino", "calmar", "max_drawdown", "cvar_historical", "alpha"} <= set(rows)
+    for name, row in rows.items():
+        assert row["value"] == pytest.approx(page["metrics"][name]) and row["low"] <= row["value"] <= row["high"], name
+        assert row["text"].count("[") == 1 and row["significant"] in (True, False, None)
+    assert "Sharpe" in page["intervals"]["track_record"] and page["intervals"]["level"] == 0.95
+    assert page == STOCKS.generate_portfolio_report(OFF, own, TARGET, benchmark=RETURNS["KO"])  # drawn the same way
+
+
+def test_report_splits_stress_and_return_by_asset() -> None:
+    episodes = pd.DataFrame({"name": ["crash"], "start": [pd.Timestamp("2020-02-19", tz="UTC")],
+                             "end": [pd.Timestamp("2020-03-23", tz="UTC")]})
+    page = PortfolioAnalytics(periods_per_year=252, episodes=episodes).generate_portfolio_report(OFF, RETURNS, TARGET)
+    weights = as_positions(OFF).weights()
+    window = RETURNS.loc["2020-02-20":"2020-03-23", weights.index]
+    lost = weights * (1 - (1 + window).prod())
+    assert page["stress"]["losses"]["crash"] == pytest.approx(lost.to_dict())
+    assert page["stress"]["scenarios"]["crash"]["loss"] == pytest.approx(lost.sum())
+    assert page["stress"]["scenarios"]["crash"]["breach"] == "critical"
+    for name, losses in page["stress"]["losses"].items():
+        assert sum(losses.values()) == pytest.approx(page["stress"]["scenarios"][name]["loss"], rel=1e-12)
+    total = page["attribution"]["total"]
+    assert total == pytest.approx(page["metrics"]["total_return"], rel=1e-12)
+    for label in ("asset", "year", "regime"):
+        assert sum(page["attribution"][f"by_{label}"].values()) == pytest.approx(total, rel=1e-12)
+
+
+def test_report_says_what_it_cannot_tell() -> None:
+    own = STOCKS.generate_portfolio_report(OFF, RETURNS @ TARGET, TARGET)
+    assert "column per asset" in own["stress"]["unavailable"] == own["attribution"]["unavailable"]
+    local = RETURNS.tz_localize(None)
+    assert "UTC" in STOCKS.generate_portfolio_report(OFF, local, TARGET)["stress"]["unavailable"]
+    ruined = RETURNS.copy()
+    ruined.iloc[5] = -1.0
+    page = STOCKS.generate_portfolio_report(OFF, ruined, TARGET)
+    assert str(RETURNS.index[5].date()) in page["attribution"]["unavailable"] and page["metrics"]["total_return"] == -1
+
+
+CALM = {"KO": "calm", "JNJ": "calm", "XOM": "wild", "AAPL": "wild"}
+
+
+def test_a_regime_of_attribution_was_known_before_its_return() -> None:
+    made = STOCKS.attribute_performance(RETURNS, TARGET)
+    assert list(made.labels["regime"].iloc[1:]) == list(detect_regime(RETURNS.mean(axis=1)).iloc[:-1])
+    wide = STOCKS.attribute_performance(RETURNS, TARGET, costs=pd.Series(0.0001, RETURNS.index), strategies=CALM)
+    assert wide.by("strategy", "kind").sum() == pytest.approx(wide.total, rel=1e-12) and wide.total < made.total
+
+
+def test_risk_against_a_benchmark_and_with_funding() -> None:
+    risk = STOCKS.calculate_portfolio_risk_metrics(RETURNS, TARGET, benchmark=RETURNS["KO"], funding=RETURNS * 0 + 1e-4)
+    own = report(RETURNS @ TARGET, RETURNS["KO"], periods_per_year=252, risk_free_rate=0.02)
+    assert risk["relative"]["beta"] == pytest.approx(own["beta"])
+    assert risk["funding"]["annual_cost"] == pytest.approx(1e-4 * 252 * TARGET.sum())
+    assert list(STOCKS.stress_test(RETURNS, TARGET, shocks=[{"KO": -0.2}]).table["kind"]) == ["shock", "correlation", "reverse"]
+
+
 def test_report_before_the_first_purchase() -> None:
     page = STOCKS.generate_portfolio_report(Positions(cash=1_000.0), RETURNS["KO"], TARGET)
     assert page["decision"]["reason"] == "no positions yet: first purchase" and page["equity"] == 1_000
     nothing = STOCKS.generate_portfolio_report(Positions(cash=1_000.0), pd.Series(dtype="float64"), TARGET)
     assert nothing["as_of"] is None and nothing["metrics"]["sharpe"] is None
+    assert nothing["intervals"]["metrics"]["sharpe"]["text"] == "not known"
 
 
 @settings(max_examples=25, deadline=None)
