@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from portfolio_research.attribution import (
     Contributions,
     contributions,
+    held_weights,
     link_factors,
     log_ratio,
     on_dates,
@@ -355,6 +356,21 @@ def test_restoring_every_period_is_the_weighted_return():
     w = pd.Series({"A": 0.2, "B": 0.3, "C": 0.5})
     got = rebalancing_contribution(matrix(), w)["rebalanced"]
     np.testing.assert_allclose(got, (1 + matrix() @ w).cumprod() - 1)
+
+
+@pytest.mark.parametrize("every", [1, 7, 60, None])
+def test_held_weights_are_those_of_a_ledger(every):
+    w, r = pd.Series({"A": 0.9, "B": 0.0, "C": -0.2}), matrix()
+    got = held_weights(r, w, every=every)
+    assert list(got) == ["A", "C"] and got.index.equals(r.index)
+    values, cash = w.to_numpy(), 0.3
+    for t, row in enumerate(r.to_numpy()):
+        if every and t % every == 0:
+            wealth = values.sum() + cash
+            values, cash = w.to_numpy() * wealth, 0.3 * wealth
+        np.testing.assert_allclose(got.iloc[t], (values / (values.sum() + cash))[[0, 2]], rtol=1e-10)
+        values = values * (1 + row)
+    assert held_weights(matrix(0), w, every=every).empty
 
 
 def test_costs_only_cost():

@@ -1,7 +1,9 @@
 """Brinson: golden values, exact sums with either linking, near-equal portfolios, what is not held, refusals."""
 import json
 import warnings
+from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_research.attribution import contributions
-from portfolio_research.brinson import ActiveContributions, brinson_fachler, to_segments
+from portfolio_research.attribution import contributions, held_weights, rebalancing_contribution
+from portfolio_research.brinson import ActiveContributions, active_contributions, brinson_fachler, to_segments
 from portfolio_research.config import ConfigError, DataError
 
 LINKINGS = ("carino", "menchero")
@@ -137,6 +139,28 @@ def test_factors_of_near_equal_portfolios_are_those_of_equal_ones():
     np.testing.assert_allclose(common, whole ** (2 / 3), rtol=0.2)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-3, 0.05])
+def test_factors_to_the_last_digit(size):
+    rng = np.random.default_rng(7)
+    days, one = pd.date_range("2024", periods=24, tz="UTC"), {"a": 1.0}
+    rb = rng.normal(0, 0.03, 24)
+    rp = rb + rng.normal(0, size, 24)
+    got = {how: brinson_fachler(one, pd.DataFrame({"a": rp}, days), one, pd.DataFrame({"a": rb}, days), linking=how)
+           for how in LINKINGS}
+    with localcontext() as context:
+        context.prec = 60
+        p, b = [[1 + Decimal(x) for x in r] for r in (rp, rb)]
+        a, whole_p, whole_b, n = [x - y for x, y in zip(p, b, strict=True)], prod(p), prod(b), Decimal(24)
+        k = (whole_p.ln() - whole_b.ln()) / (whole_p - whole_b)
+        carino = [float((x.ln() - y.ln()) / (x - y) / k) for x, y in zip(p, b, strict=True)]
+        level = (whole_p - whole_b) / n / (whole_p ** (1 / n) - whole_b ** (1 / n))
+        slope = (whole_p - whole_b - level * sum(a)) / sum(x * x for x in a)
+        menchero = [float(level + slope * x) for x in a]
+    np.testing.assert_allclose(got["carino"].factors, carino, rtol=4e-15)
+    np.testing.assert_allclose(got["menchero"].factors, menchero, rtol=4e-15)
+    assert got["carino"].total == pytest.approx(float(whole_p - whole_b), rel=4e-15)
+
+
 def test_menchero_factors_differ_less():
     fifty = [brinson_fachler(WP, RP, WB, RB, linking=linking).factors for linking in LINKINGS]
     assert np.ptp(fifty[1]) < np.ptp(fifty[0])
@@ -172,6 +196,31 @@ def test_labels_cut_it_too():
     assert list(got.by("regime").index) == ["calm", "wild"]
 
 
+# --- asset by asset ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("linking", LINKINGS)
+@pytest.mark.parametrize("every", [1, 7, 30])
+def test_rebalancing_by_asset_and_month_sums_to_its_contribution(linking, every):
+    rng = np.random.default_rng(every)
+    r = pd.DataFrame(rng.normal(0, 0.03, (100, 3)), pd.date_range("2024", periods=100, tz="UTC"), list("ABC"))
+    w = {"A": 0.5, "B": 0.6, "C": -0.3}
+    got = active_contributions(r, held_weights(r, w, every=every), held_weights(r, w), linking=linking)
+    expected = rebalancing_contribution(r, w, every=every).iloc[-1]
+    for cut in (got.by("asset"), got.by("month", "asset"), got.pivot("date", "kind").to_numpy()):
+        assert cut.sum() == pytest.approx(expected["contribution"], rel=1e-11, abs=1e-14)
+    assert got.portfolio_total == pytest.approx(expected["rebalanced"], rel=1e-11, abs=1e-14)
+    assert got.benchmark_total == pytest.approx(expected["drifting"], rel=1e-11, abs=1e-14)
+
+
+def test_active_contributions_bear_costs_and_join_assets():
+    r = RB.assign(c=0.01)
+    got = active_contributions(r, {"a": 0.5, "c": 0.5}, {"a": 0.5, "b": 0.5}, costs=pd.Series(0.001, DAYS))
+    per_day = pd.DataFrame(got.values, DAYS, got.items.get_level_values("asset"))
+    np.testing.assert_allclose(per_day["b"], -0.5 * RB["b"], atol=1e-18)
+    assert (per_day["a"] == 0).all() and np.allclose(per_day["c"], 0.005) and np.allclose(per_day["unallocated"], -0.001)
+    mine, other = (1 + 0.5 * r["a"] + 0.005 - 0.001).prod(), (1 + 0.5 * r["a"] + 0.5 * r["b"]).prod()
+    assert got.total == pytest.approx(mine - other, rel=1e-12)
+
+
 # --- segments ---------------------------------------------------------------------------------------------------------
 def test_segments_carry_the_whole_return():
     rng = np.random.default_rng(0)
@@ -195,6 +244,7 @@ def test_segments_carry_the_whole_return():
         (lambda: to_segments(RB, {"a": 0.3, "b": 0.3}, {"a": "x"}), DataError, "no segment for b"),
         (lambda: to_segments(RB, WP.assign(c=0.1), {"a": "x", "b": "x"}), DataError, "no segment for c"),
         (lambda: brinson_fachler(WP, RP, WB, RB, linking="frongello"), ConfigError, "'frongello': use"),
+        (lambda: active_contributions(RB, WP, WB.assign(c=0.1)), DataError, "no returns of c"),
         (lambda: brinson_fachler(WP, RP.mask(RP == 0.03), WB, RB), DataError, "portfolio holds a and has no return"),
         (lambda: brinson_fachler(WP, RP, WB, RB[["a"]]), DataError, "benchmark holds b and has no return of it on 2024"),
         (lambda: brinson_fachler(WP, RP, WB[1:], RB), DataError, "benchmark weights have no row on 2024-01-01"),
