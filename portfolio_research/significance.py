@@ -100,10 +100,10 @@ def min_track_record_length(
     return shaped
 
 # %% ../nbs/18_significance.ipynb #9c525688
-def _lag_weights(covariance: _Array, n: int, q: float) -> _Array:
+def _lag_weights(memory: _Array, n: int, q: float) -> _Array:
     "Weights of lags 1, 2, ... for an annual sum: flat-top up to the cut-off (Politis & White 2004) times Lo's."
     few = max(5, int(log10(n)))
-    loud = np.abs(covariance[1:]) >= 2.0 * sqrt(log10(n) / n) * covariance[0]
+    loud = np.abs(memory[1:]) >= 2.0 * sqrt(log10(n) / n)
     last = len(loud)
     quiet = (m for m in range(last - few + 1) if not loud[m : m + few].any())
     cut = min(2 * max(next(quiet, last), 1), last)
@@ -119,14 +119,14 @@ def _dependence(z: _Array, s: float, q: float, lags: int | None) -> tuple[float,
     "Lo's factor, the standard error of the ratio per period, and the last lag that counts."
     n = len(z)
     most = min(n - 1, ceil(sqrt(n)) + max(5, int(log10(n))) if lags is None else lags)
-    covariance = _covariances(z, most)
+    memory = _covariances(z, most) / float(z @ z / n)
     weights = np.maximum(1.0 - np.arange(1, most + 1) / q, 0.0)
     if lags is None:
-        weights = _lag_weights(covariance, n, q)
+        weights = _lag_weights(memory, n, q)
     used = len(weights)
     influence = z - s / 2 * (z * z - 1.0)
     spread = _covariances(influence, used)
-    long_run = np.array([covariance[0] + 2.0 * weights @ covariance[1 : used + 1], spread[0] + 2.0 * weights @ spread[1:]])
+    long_run = np.array([1.0 + 2.0 * weights @ memory[1 : used + 1], spread[0] + 2.0 * weights @ spread[1:]])
     level, noise = np.sqrt(np.where(long_run > 0, long_run, np.nan))
     return float(1.0 / level), float(noise) / sqrt(n - 1), int(np.count_nonzero(weights))
 
@@ -164,8 +164,9 @@ def independent_trials(
     n = returns.shape[1]
     if n < 2:
         raise DataError(f"independent_trials compares the returns of at least 2 trials, one column each, not {n}")
-    known = returns.corr().to_numpy()
-    mean = float(np.nanmean(known[~np.eye(n, dtype=bool)])) if np.isfinite(known - np.eye(n)).any() else np.nan
+    pairs = returns.corr().to_numpy()[~np.eye(n, dtype=bool)]
+    pairs = pairs[~np.isnan(pairs)]  # a trial that never moves is like no other
+    mean = float(pairs.mean()) if len(pairs) else np.nan
     return float(np.clip(mean + (1.0 - mean) * n, 1.0, n))
 
 # %% ../nbs/18_significance.ipynb #2288dfaf
@@ -220,21 +221,25 @@ def _deviation(d: _Array, n: _Array, mean: _Array) -> _Array:
 def _pairs(x: _Array, b: _Array, k: float, periods: float) -> dict[str, _Array]:
     "Benchmark metrics of each line of x against the same line of b."
     both = ~np.isnan(b)
-    n = both.sum(1).astype(float)
-    gap: _Array = np.where(both, x - b, 0.0)
-    x, b = np.where(both, x, 0.0), np.where(both, b, 0.0)
+    n, whole = both.sum(1).astype(float), bool(both.all())
+
+    def kept(a: _Array) -> _Array:
+        return a if whole else np.where(both, a, 0.0)
+
+    gap = kept(x - b)
+    x, b = kept(x), kept(b)
     mean, level, active = (a.sum(1) / n for a in (x, b, gap))
-    dx, db, dg = ((a - m[:, None]) * both for a, m in ((x, mean), (b, level), (gap, active)))
+    dx, db, dg = (kept(a - m[:, None]) for a, m in ((x, mean), (b, level), (gap, active)))
     sx, sb, sg = (_deviation(d, n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
     slope = _over(np.where(sx > 0, np.vecdot(dx, db) / n, 0.0), sb * sb)
     corr = np.clip(_over(slope * sb, sx), -1.0, 1.0)
     error, root = sg * np.sqrt(n / (n - 1)), sqrt(periods)
-    up, down = b > 0, b < 0
+    up, down = (sign.astype(float) for sign in (b > 0, b < 0))
     return {
         "beta": slope, "alpha": (mean - k - slope * (level - k)) * periods, "correlation": corr, "r_squared": corr**2,
         "tracking_error": error * root, "information_ratio": _over(active, error) * root,
-        "treynor": _over((mean - k) * periods, slope), "up_capture": (x * up).sum(1) / (b * up).sum(1),
-        "down_capture": (x * down).sum(1) / (b * down).sum(1), "batting_average": (gap > 0).sum(1) / n,
+        "treynor": _over((mean - k) * periods, slope), "up_capture": np.vecdot(x, up) / np.vecdot(b, up),
+        "down_capture": np.vecdot(x, down) / np.vecdot(b, down), "batting_average": (gap > 0).sum(1) / n,
     }
 
 # %% ../nbs/18_significance.ipynb #1d110228
@@ -242,8 +247,8 @@ def _resampled(
     x: _Array, b: _Array | None, names: list[str], options: dict[str, Any], block_length: float, resamples: int,
     seed: int, progress: bool,
 ) -> pd.DataFrame:
-    "The metrics of every resampled history, a line each; a megabyte or two of histories at a time."
-    rng, step, k = np.random.default_rng(seed), max(1, 2**18 // len(x)), options["periods_per_year"]
+    "The metrics of every resampled history, a line each; a megabyte of histories at a time."
+    rng, step, k = np.random.default_rng(seed), max(1, 2**17 // len(x)), options["periods_per_year"]
     free = (1 + options["risk_free_rate"]) ** (1 / k) - 1
     parts = []
     with tqdm(total=resamples, desc="Resampling", leave=False, disable=not progress) as bar, np.errstate(all="ignore"):
@@ -300,10 +305,9 @@ def _check_bootstrap(returns: Any, resamples: int, level: float, block_length: f
     least = ceil(2 / (1 - level) - 1e-9)
     if resamples < least:
         raise ConfigError(f"{resamples} resamples have nothing beyond a {level:g} interval: use at least {least}")
-    if block_length is not None and not 1 <= block_length <= max(1.0, len(returns) / 3):
-        raise ConfigError(
-            f"block_length is {block_length:g} for {len(returns)} rows: give a mean between 1 and a third of the rows"
-        )
+    rows = int(returns.count())
+    if block_length is not None and not 1 <= block_length <= max(1.0, rows / 3):
+        raise ConfigError(f"block_length is {block_length:g} for {rows} rows: give a mean between 1 and a third of the rows")
 
 # %% ../nbs/18_significance.ipynb #d022955e
 def bootstrap_intervals(
@@ -373,16 +377,16 @@ def headline(
     "The numbers people quote, each with an interval."
     options: dict[str, Any] = {"periods_per_year": periods_per_year, "risk_free_rate": risk_free_rate}
     names = [*_OWN, *(() if benchmark is None else _VERSUS)]
-    drawn = [name for name in names if name not in ("sharpe", "information_ratio")]
     table = bootstrap_intervals(
-        returns, drawn, benchmark, resamples=resamples, level=level, block_length=block_length, seed=seed, alpha=alpha,
+        returns, names, benchmark, resamples=resamples, level=level, block_length=block_length, seed=seed, alpha=alpha,
         **options,
-    )[["value", "low", "high"]].assign(method=_DRAWN).reindex(names)  # fmt: skip
-    table.loc["sharpe"] = [*sharpe_interval(returns, level=level, **options).iloc[:3], _FORMULA]
+    )[["value", "low", "high"]].assign(method=_DRAWN)  # fmt: skip
+    exact = {"sharpe": sharpe_interval(returns, level=level, **options)}
     if benchmark is not None:
         active = returns - benchmark.reindex(returns.index)
-        known = sharpe_interval(active, level=level, periods_per_year=periods_per_year)
-        table.loc["information_ratio"] = [*known.iloc[:3], _FORMULA]
+        exact["information_ratio"] = sharpe_interval(active, level=level, periods_per_year=periods_per_year)
+    for name, known in exact.items():
+        table.loc[name, ["low", "high", "method"]] = [known["low"], known["high"], _FORMULA]
     return _judged(table, returns, level, options)
 
 # %% ../nbs/18_significance.ipynb #d12988ee

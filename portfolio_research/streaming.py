@@ -133,8 +133,8 @@ def _places(width: int, alpha: float) -> _Places:
     return alpha * n, k.astype(np.intp), j.astype(np.intp)
 
 # %% ../nbs/19_streaming.ipynb #d31dfcd8
-def _tail(window: _Window, n: _Array, tail: _Places) -> tuple[_Array, _Array]:
-    "Historical VaR and CVaR of the window (Rockafellar & Uryasev 2002), as in the registry."
+def _tail(window: _Window, n: _Array, tail: _Places) -> _Array:
+    "Historical VaR and CVaR of the window (Rockafellar & Uryasev 2002), as in the registry; shape 2 x series."
     masses, places, wholes = tail
     most, every, count = max(places[-1], wholes[-1]), np.arange(len(n)), n.astype(np.intp)
     low = np.sort(np.partition(window.ring, most, axis=1)[:, : most + 1], axis=1)
@@ -142,7 +142,7 @@ def _tail(window: _Window, n: _Array, tail: _Places) -> tuple[_Array, _Array]:
     np.add.accumulate(low, axis=1, out=worst[:, 1:])
     mass, j = masses[count], wholes[count]
     cvar = (worst[every, j] + low[every, j] * (mass - j)) / mass
-    return np.where(n > 0, 0.0 - low[every, places[count]], np.nan), 0.0 - cvar
+    return np.where(n > 0, (0.0 - low[every, places[count]], 0.0 - cvar), np.nan)
 
 # %% ../nbs/19_streaming.ipynb #02557f75
 def _dispersion(n: _Array, mean: _Array, variance: _Array) -> _Array:
