@@ -22,7 +22,13 @@ from .config import ConfigError, DataError
 from .costs import Costs, market_impact, trade_costs
 from .metrics import REGISTRY, drawdown, report
 from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
-from .regimes import current_regime, detect_regime
+from portfolio_research.regimes import (
+    average_correlation,
+    correlation_regime,
+    current_regime,
+    detect_regime,
+    trend_regime,
+)
 from .risk import concentration, portfolio_risk, risk_score
 from .shortfall import CAUSES, attribute_trades, implementation_shortfall
 from .significance import headline, interval_text
@@ -59,13 +65,19 @@ class _Risk(_Conventions):
     def detect_regime_changes(
         self,
         returns: pd.Series | pd.DataFrame,  # simple returns of the portfolio, or one column per asset
-    ) -> dict[str, Any]:  # volatility_regime (low, normal, high), since, volatility (annual), percentile, changes
-        "Volatility regime at the last row, and when it changed."
-        market = returns.mean(axis=1) if isinstance(returns, pd.DataFrame) else returns
-        recent = market.iloc[-REGIME_HISTORY:]
-        labels = detect_regime(recent)
+    ) -> dict[str, Any]:  # volatility_regime (low, normal, high), probability, since, ..., trend_regime, changes
+        "Volatility and trend at the last row, and when the volatility regime changed; of a table also the correlation."
+        known = returns.iloc[-REGIME_HISTORY:]
+        recent = known.mean(axis=1) if isinstance(known, pd.DataFrame) else known
+        labels, together = detect_regime(recent), {}
+        if isinstance(known, pd.DataFrame) and known.shape[1] > 1 and len(known):
+            together = {"correlation_regime": correlation_regime(known).iloc[-1],
+                        "average_correlation": float(average_correlation(known).iloc[-1])}
         moved = labels[labels != labels.shift()].iloc[1:]
-        return {**current_regime(recent, periods_per_year=self.periods_per_year), "changes": list(moved.items())}
+        return {
+            **current_regime(recent, periods_per_year=self.periods_per_year), "changes": list(moved.items()),
+            "trend_regime": trend_regime(recent).iloc[-1] if len(recent) else "flat", **together,
+        }
 
     def calculate_portfolio_risk_metrics(
         self,
