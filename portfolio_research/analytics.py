@@ -234,7 +234,7 @@ def _plan(r: Recommendation, c: Mapping[str, Any], policy: Policy, costs: Costs)
     when, why = _when(r, c)
     size = f"; {slices} slices: {'large' if r.use_twap else 'above its share of volume'}" if slices > 1 else ""
     return {"recommendation": r, "timing": "now" if when == "now" else "wait", "when": when, "use_twap": slices > 1,
-            "slices": slices, "expected_cost": cost, "reason": why + size}
+            "slices": slices, "expected_cost": cost, "spread": c["spread"], "reason": why + size}
 
 # %% ../nbs/23_analytics.ipynb #169d7382
 class _Trading(_Watched):
@@ -264,7 +264,7 @@ class _Timed(_Trading):
         self,
         recommendations: Iterable[Recommendation],  # as recommended
         market_conditions: Mapping[str, Any] | None = None,  # spread, hour, liquid_hours, adv, volatility_regime, ...
-    ) -> list[dict[str, Any]]:  # recommendation, timing (now, wait), when, use_twap, slices, expected_cost, reason
+    ) -> list[dict[str, Any]]:  # recommendation, timing (now, wait), when, slices, expected_cost, reason, ...
         "In which order, when and in how many slices to trade; holds are left out."
         given = _conditions(market_conditions)
         rank = {"critical": 0, "high": 1, "medium": 2, "low": 3}

@@ -142,6 +142,7 @@ def test_a_portfolio_that_has_not_begun(store):
         "positions": 0,
         "regime": None,
         "regime_since": None,
+        "regime_probability": None,
     }
     assert shot["equity"] == {"t": [], "equity": [], "drawdown": [], "benchmark": []}
     assert shot["rebalancing"]["reason"] == "no decision yet"
@@ -362,6 +363,8 @@ def test_the_newest_report_and_decision_are_shown(store):
         "name": "sharpe_ratio",
         "label": "Sharpe ratio",
         "value": math.nan,
+        "low": math.nan,
+        "high": 1.5,
         "unit": "ratio",
         "better": "higher",
         "formula": "x",
@@ -380,7 +383,7 @@ def test_the_newest_report_and_decision_are_shown(store):
         telemetry.record_report(conn, "main", day(1), report)
         ledger.open_rebalance(conn, "main", day(2), decision, "declined")
     shot = finite(build_snapshot(store, "main"))
-    assert shot["metrics"] == [{**metric, "value": None}]
+    assert shot["metrics"] == [{**metric, "value": None, "low": None}]
     assert (shot["overview"]["risk_score"], shot["overview"]["regime"]) == (41.5, "high")
     assert {a["asset"]: (a["risk_contribution"], a["tolerance"]) for a in shot["allocation"]}["BTC"] == (0.9, 0.03)
     recommendation.pop("private")

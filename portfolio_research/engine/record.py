@@ -94,7 +94,7 @@ def report_payload(
     score, parts = risk_score(record.returns, weights)
     risk = portfolio_risk(asset_returns, weights) if len(weights) else {}
     return {
-        "metrics": [_described(name, float(values[name])) for name in values.index],
+        "metrics": [_described(name, values) for name in values.index],
         "periods_per_year": periods_per_year,
         "risk_free_rate": risk_free_rate,
         "risk_contributions": risk.get("component_risk_contributions", {}),
@@ -102,10 +102,16 @@ def report_payload(
         "risk_score_parts": parts,
         "regime": regime["volatility_regime"],
         "regime_since": regime["since"],
+        "regime_probability": regime["probability"],
     }
 
 
-def _described(name: str, value: float) -> dict[str, Any]:
+_INTERVALS = {"sharpe": ("sharpe_ci_low", "sharpe_ci_high")}  # those that need no resampling
+
+
+def _described(name: str, values: pd.Series[float]) -> dict[str, Any]:
+    """A metric with its definition and, where it is known, its interval."""
     metric = REGISTRY[name]
     described = {key: getattr(metric, key) for key in ("label", "unit", "better", "formula", "source")}
-    return {"name": name, "value": value, **described}
+    ends = zip(("low", "high"), _INTERVALS.get(name, ()), strict=False)
+    return {"name": name, "value": float(values[name]), **{end: float(values[row]) for end, row in ends}, **described}

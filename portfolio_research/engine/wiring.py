@@ -16,7 +16,7 @@ from portfolio_research.alerts import AlertType, Evaluation, Rule, Severity, def
 from portfolio_research.analytics import PortfolioAnalytics
 from portfolio_research.config import ConfigError, DataError, Settings, portfolio_home, store_url
 from portfolio_research.costs import costs_from
-from portfolio_research.data import check_prices, load_prices, sample_prices
+from portfolio_research.data import check_prices, load_episodes, load_prices, sample_prices
 from portfolio_research.handlers import configured_handlers
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.hyperliquid import HyperliquidCandles, HyperliquidFeed
@@ -121,6 +121,7 @@ def make_analytics(settings: Settings) -> EngineAnalytics:
         performance_window=wanted.performance_window,
         policy=policy_from(settings),
         costs=costs_from(settings),
+        episodes=load_episodes(),
     )
 
 

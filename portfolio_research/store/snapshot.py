@@ -34,7 +34,7 @@ _TRADE_KEYS = (
     "asset", "side", "current_weight", "target_weight", "drift", "amount_to_trade", "urgency", "estimated_cost",
     "use_twap", "reason",
 )  # fmt: skip
-_METRIC_KEYS = ("name", "label", "value", "unit", "better", "formula", "source")
+_METRIC_KEYS = ("name", "label", "value", "low", "high", "unit", "better", "formula", "source")
 
 
 def portfolios(store: Store) -> list[str]:
@@ -204,6 +204,7 @@ def _overview(conn: Connection, view: _View) -> dict[str, Any]:
         "positions": len(view.holdings),
         "regime": view.report.get("regime"),
         "regime_since": view.report.get("regime_since"),
+        "regime_probability": view.report.get("regime_probability"),
     }
 
 

@@ -2,7 +2,7 @@
 import { donut, loadPlotly, performance as drawPerformance } from "./charts.js";
 import { attr, h, show, text } from "./dom.js";
 import { alerts, allocation, cards, metrics, performancePanel, positions, rebalancing } from "./panels.js";
-import { clock, day, duration, number, words } from "./format.js";
+import { clock, day, duration, number, percent, words } from "./format.js";
 
 const MOUNTED = Symbol.for("portfolio-dashboard");
 const WINDOWS = ["30d", "90d", "180d", "1y", "all"];
@@ -264,8 +264,8 @@ class Strip {
     show(this.mode, Boolean(snapshot.mode));
     text(facts.as_of, day(snapshot.as_of));
     text(facts.age, age === null ? "–" : `${duration(age)} ago`);
-    const { regime, regime_since: since } = snapshot.overview;
-    text(facts.regime, regime ? `${regime}${since ? ` since ${day(since)}` : ""}` : "–");
+    const { regime, regime_since: since, regime_probability: sure } = snapshot.overview;
+    text(facts.regime, regime ? `${regime}${since ? ` since ${day(since)}` : ""}${sure == null ? "" : `, ${percent(sure, 0)} sure`}` : "–");
     attr(facts.regime, "data-regime", regime);
     text(facts.source, snapshot.source);
   }

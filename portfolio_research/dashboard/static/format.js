@@ -91,5 +91,10 @@ export function metric(value, unit) {
   return number(value, 2);
 }
 
+/* Where the true value lies, as far as one can tell; nothing where that is not known */
+export function interval(low, high, unit) {
+  return isNumber(low) && isNumber(high) ? `95 %: ${metric(low, unit)} to ${metric(high, unit)}` : "";
+}
+
 export const words = (text) => String(text ?? "").replaceAll("_", " ");
 export const capital = (text) => words(text).replace(/^./, (first) => first.toUpperCase());

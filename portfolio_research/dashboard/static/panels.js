@@ -1,7 +1,7 @@
 /* The sections of the page. Each is { root, update(snapshot) }; an update patches what changed and nothing else. */
 import { attr, follow, h, panel, show, svg, table, text } from "./dom.js";
 import { PALETTE } from "./charts.js";
-import { arrow, capital, clock, day, metric, money, NONE, number, percent, signed, size, tone, words } from "./format.js";
+import { arrow, capital, clock, day, interval, metric, money, NONE, number, percent, signed, size, tone, words } from "./format.js";
 
 /* On a card, cents only where they can be read */
 const brief = (value, quote) => money(value, quote, Math.abs(value) < 1e5 ? 2 : 0);
@@ -407,11 +407,13 @@ export function metrics() {
   const { root } = panel("metrics", "Metrics", note, empty, grid);
   const create = () => {
     const label = h("span", { class: "label" }), value = h("strong", { class: "value" });
+    const range = h("span", { class: "quiet" });
     const formula = h("code"), source = h("p", { class: "quiet" });
-    const node = h("details", { class: "metric", name: "metric" }, h("summary", {}, label, value), h("div", { class: "definition" }, formula, source));
+    const node = h("details", { class: "metric", name: "metric" }, h("summary", {}, label, value, range), h("div", { class: "definition" }, formula, source));
     node.paint = (item) => {
       text(label, item.label);
       text(value, metric(item.value, item.unit));
+      text(range, interval(item.low, item.high, item.unit));
       attr(node.firstElementChild, "title", item.formula);
       text(formula, item.formula);
       text(source, [BETTER[item.better] ?? "", item.source].filter(Boolean).join(" "));
