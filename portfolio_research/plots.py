@@ -20,14 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.cluster import hierarchy
 
 from .config import DataError
 from .data import Array
 from .hrp import HierarchicalRiskParity
-from .metrics import REGISTRY
+from .metrics import REGISTRY, drawdown_table
 
 # %% ../nbs/40_plots.ipynb #49570d49
 COLORS = {
@@ -36,6 +35,7 @@ COLORS = {
 }  # fmt: skip
 
 # %% ../nbs/40_plots.ipynb #b518b6fb
+_WIDTH = 6.0
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True, "figure.facecolor": "white", "axes.facecolor": "white",
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": "#222222", "axes.labelcolor": "#222222",
@@ -60,8 +60,7 @@ class Chart(Figure):
         "The figure as SVG text, identical for identical data."
         text = StringIO()
         self._save(text, format="svg", metadata={"Date": None, "Creator": None})
-        whole = text.getvalue()
-        return whole[whole.index("<svg") :]
+        return "<svg" + text.getvalue().partition("<svg")[2]
 
     def png(
         self,
@@ -77,7 +76,6 @@ class Chart(Figure):
 
 # %% ../nbs/40_plots.ipynb #e7d73807
 _ByAsset: TypeAlias = Mapping[Any, float] | pd.Series
-_Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
 def _series(values: _ByAsset, what: str) -> "pd.Series[float]":
@@ -85,6 +83,8 @@ def _series(values: _ByAsset, what: str) -> "pd.Series[float]":
     series = pd.Series(values, dtype=np.float64)
     if series.index.has_duplicates:
         raise DataError(f"{what} name {series.index[series.index.duplicated()][0]} twice: keep one")
+    if np.isinf(series).any():
+        raise DataError(f"{what} hold an infinite number at {series.index[np.isinf(series)][0]}: mend it or make it missing")
     if not series.notna().any():
         raise DataError(f"no {what} to draw: the data is empty or all missing; check the dates that were asked for")
     return series
@@ -96,19 +96,28 @@ def _times(index: pd.Index) -> Any:
         return (index.tz_convert("UTC").tz_localize(None) if index.tz else index).to_numpy()
     return index.to_numpy()
 
+# %% ../nbs/40_plots.ipynb #410ffa7c
+def _line(ax: Axes, values: "pd.Series[float]", **look: Any) -> None:
+    "Values over time; gaps stay gaps."
+    known = np.pad(values.notna().to_numpy(), 1)
+    dots = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist() or None
+    ax.plot(_times(values.index), values.to_numpy(), marker="." if dots else "", markevery=dots, **look)
+
 # %% ../nbs/40_plots.ipynb #92b2c4be
 def _percent(value: float, _: Any = None) -> str:
-    "0.1 as 10%, 0.025 as 2.5%: no more digits than needed."
-    return f"{100 * value:.4g}%"
+    "0.1 as 10%, 0.025 as 2.5%, and a real minus: no more digits than needed, and never -0%."
+    return f"{100 * value + 0.0:.4g}%".replace("-", "−")
 
 
 def _time_axis(ax: Axes, index: pd.Index) -> None:
-    "Short date labels, and no empty margin left and right."
+    "Short date labels, and no empty margin left and right; half a day around a single one."
     if isinstance(index, pd.DatetimeIndex):
         locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.margins(x=0)
+    if ax.dataLim.width == 0:
+        ax.set_xlim(ax.dataLim.x0 - 0.5, ax.dataLim.x0 + 0.5)
 
 # %% ../nbs/40_plots.ipynb #a1544a8e
 def _branches(merges: Array) -> list[list[tuple[float, float]]]:
@@ -134,9 +143,9 @@ def _write_cells(ax: Axes, matrix: Array, low: float, high: float) -> None:
 
 
 def _short(label: Any, length: int = 14) -> str:
-    "A name, cut where it would take the room of the picture."
-    name = str(label)
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    "A name, cut in the middle where it would take the room of the picture: names often differ at their ends."
+    name, half = str(label), (length - 1) // 2
+    return name if len(name) <= length else f"{name[: length - 1 - half]}…{name[-half:]}"
 
 # %% ../nbs/40_plots.ipynb #ab4dcf2c
 @mpl.rc_context(STYLE)
@@ -146,11 +155,10 @@ def plot_dendrogram(
     "Who belongs together: the tree, and the correlations in its leaf order."
     covariance = model.covariance_.loc[model.order_, model.order_].to_numpy()
     matrix = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    n, low = len(matrix), min(0.0, float(matrix.min()))
+    n, low, edges = len(matrix), min(0.0, float(matrix.min())), np.arange(len(matrix) + 1)
     high = max(low + 0.2, float(np.max(matrix[~np.eye(n, dtype=bool)], initial=-1.0)))
     copies = {stands: f" +{len(members) - 1}" for stands, members in model.diagnostics_.get("merged", {}).items()}
     names = [_short(label) + copies.get(label, "") for label in model.order_] if n <= 60 else []
-    edges = np.arange(n + 1)
     side = float(np.clip(0.24 * n, 2.4, max(5.6, 0.125 * len(names))))
     size, below = min(8.0, 0.75 * 72 * side / n), names if n <= 30 else []
     chart = Chart(figsize=(8, side + 0.7 + 0.009 * size * max(map(len, below), default=0)))
@@ -181,24 +189,22 @@ def _rows(ax: Axes, names: Sequence[str]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(_percent))
 
 
-def _bars(ax: Axes, labels: Sequence[Any], lengths: _Floats, loud: Any) -> None:
+def _bars(ax: Axes, labels: Sequence[Any], lengths: Any, loud: Any) -> None:
     "Horizontal bars from the top down; the loud ones in orange and hatched."
-    places = np.arange(len(lengths))
-    _rows(ax, [str(label) for label in labels])
-    loud = np.broadcast_to(np.asarray(loud, dtype=bool), len(lengths))
+    _rows(ax, [_short(label, 20) for label in labels])
+    places, loud = np.arange(len(lengths)), np.broadcast_to(np.asarray(loud, dtype=bool), len(lengths))
     for which, color, hatch in (~loud, "blue", None), (loud, "orange", "///"):
         ax.barh(places[which], lengths[which], 0.62, color=COLORS[color], hatch=hatch, edgecolor="white", linewidth=0)
 
 # %% ../nbs/40_plots.ipynb #ddbe69c5
-def _legend(ax: Axes) -> None:
+def _legend(ax: Axes) -> Any:
     "A legend in one line, level with the title."
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
+    return ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
 
 
-def _marks(ax: Axes, positions: _Floats, label: str) -> None:
+def _marks(ax: Axes, positions: Any, label: str) -> None:
     "A black stroke across each bar."
-    places = np.arange(len(positions))
-    ax.scatter(positions, places, marker="|", s=160, linewidths=2.2, color="black", label=label, zorder=4)
+    ax.scatter(positions, range(len(positions)), marker="|", s=160, linewidths=2.2, color="black", label=label, zorder=4)
 
 # %% ../nbs/40_plots.ipynb #312cf5ae
 @mpl.rc_context(STYLE)
@@ -214,10 +220,9 @@ def plot_weights(
     held, wanted = (s.reindex(assets, fill_value=0.0) for s in (held, wanted))
     assets = wanted.sort_values(ascending=False, kind="stable").index
     actual, aim = held[assets].to_numpy(), wanted[assets].to_numpy()
-    chart = Chart(figsize=(8, 0.27 * len(assets) + 1.1))
+    chart = Chart(figsize=(_WIDTH, 0.27 * len(assets) + 1.1))
     ax = chart.subplots()
-    outside = np.abs(actual - aim) > (np.inf if tolerance is None else tolerance)
-    _bars(ax, assets.tolist(), actual, outside)
+    _bars(ax, assets.tolist(), actual, np.abs(actual - aim) > (np.inf if tolerance is None else tolerance))
     if tolerance is not None:
         low = np.maximum(aim - tolerance, 0.0)
         ax.barh(np.arange(len(aim)), aim + tolerance - low, left=low, height=0.9, color="#DDDDDD", zorder=0.5,
@@ -230,12 +235,16 @@ def plot_weights(
     return chart
 
 # %% ../nbs/40_plots.ipynb #62666682
-def _limit(ax: Axes, level: float, label: str, color: str, style: str) -> None:
-    "A horizontal limit with its name on the line."
+_LIMITS = {"warning": ("orange", "--", 0.73), "critical": ("vermilion", "-", 0.99)}  # colour, line, place of the name
+
+
+def _limit(ax: Axes, level: float, label: str) -> None:
+    "A horizontal limit with its name on the line; names of two limits stand beside each other."
+    color, style, at = _LIMITS[label]
     ax.axhline(level, color=COLORS[color], linestyle=style, linewidth=1.3)
-    place = ax.get_yaxis_transform()
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.0}
-    ax.text(0.99, level, f"{label} {_percent(-level)}", transform=place, ha="right", va="center", fontsize=8, bbox=box)
+    ax.text(at, level, f"{label} {_percent(-level)}", ha="right", va="center", fontsize=8, bbox=box,
+            transform=ax.get_yaxis_transform())  # fmt: skip
 
 # %% ../nbs/40_plots.ipynb #459f2c21
 def _rescaled(benchmark: pd.Series, value: "pd.Series[float]") -> "pd.Series[float]":
@@ -247,6 +256,31 @@ def _rescaled(benchmark: pd.Series, value: "pd.Series[float]") -> "pd.Series[flo
     return other * (value[both].iloc[0] / other[both].iloc[0])
 
 # %% ../nbs/40_plots.ipynb #dd12cfdc
+_DISC = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
+
+
+def _mark_spells(top: Axes, low: Axes, value: "pd.Series[float]", count: int) -> str:
+    "Shade the deepest drawdowns in both panels, number them at the trough, and say how deep they were."
+    known = value.dropna()
+    table, times = drawdown_table(known.pct_change().iloc[1:], count), _times(known.index)
+    places = table[["peak_period", "trough_period", "recovery_period"]].fillna(len(known) - 1).to_numpy(dtype=int)
+    for k, (depth, (start, trough, end)) in enumerate(zip(table["depth"], times[places], strict=True), start=1):
+        for ax in (top, low):
+            ax.axvspan(start, end, color="black", alpha=0.09, linewidth=0)
+        low.text(trough, min(-depth, 0.2 * low.get_ylim()[0]), f"{k}", bbox=_DISC, ha="center", va="bottom", fontsize=7)
+    return "".join(f"   {k}: {_percent(round(d, 3))}" for k, d in enumerate(table["depth"], start=1))
+
+
+def _log_scale(ax: Axes, value: "pd.Series[float]") -> None:
+    "A logarithmic scale that is labelled however little it spans."
+    if not (value.dropna() > 0).all():
+        raise DataError("the values are not always above zero, which a logarithmic scale cannot show: draw with log=False")
+    ax.set_yscale("log")
+    span = value.max() / value.min()
+    ax.yaxis.set_major_locator(MaxNLocator(5) if span < 8 else LogLocator(subs=(1, 2, 5) if span < 200 else (1,)))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+# %% ../nbs/40_plots.ipynb #f5a89c1a
 @mpl.rc_context(STYLE)
 def plot_equity(
     equity: pd.Series,  # value of the portfolio over time, in its currency or from 1
@@ -254,25 +288,29 @@ def plot_equity(
     *,
     warning: float | None = None,  # drawdown limit as a positive fraction, 0.10 = 10 %
     critical: float | None = None,  # the second limit
+    log: bool = False,  # logarithmic scale, for long histories
+    spells: int = 0,  # how many of the deepest drawdowns to mark
 ) -> Chart:  # equity above, drawdown below
     "How the portfolio did, and how far below its peak it stood."
     value = _series(equity, "equity values")
-    chart = Chart(figsize=(8, 4.4))
+    chart = Chart(figsize=(_WIDTH, 4.0))
     top, low = chart.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    top.plot(_times(value.index), value.to_numpy(), color=COLORS["blue"], label="portfolio")
+    _line(top, value, color=COLORS["blue"], label="portfolio")
     if benchmark is not None:
-        other = _rescaled(benchmark, value).to_numpy()
-        top.plot(_times(value.index), other, color="#555555", linestyle="--", linewidth=1.2, label="benchmark")
-        top.legend(loc="upper left", ncols=2)
-    top.set(title="Equity")
-    top.yaxis.set_major_formatter("{x:,.0f}" if value.max() >= 100 else "{x:,.2f}")
+        _line(top, _rescaled(benchmark, value), color="#555555", linestyle="--", linewidth=1.2, label="benchmark")
+        _legend(top)
+    if log:
+        _log_scale(top, value)
+    top.set(title="Equity, logarithmic" if log else "Equity")
+    top.yaxis.set_major_formatter("{x:,.10g}" if log else "{x:,.0f}" if value.max() >= 100 else "{x:,.2f}")
     below = value / value.cummax() - 1.0
     low.fill_between(_times(value.index), below.to_numpy(), 0.0, color=COLORS["sky"], alpha=0.6, linewidth=0)
-    low.plot(_times(value.index), below.to_numpy(), color=COLORS["blue"], linewidth=1)
-    for limit, name, color, style in (warning, "warning", "orange", "--"), (critical, "critical", "vermilion", "-"):
+    _line(low, below, color=COLORS["blue"], linewidth=1)
+    for name, limit in ("warning", warning), ("critical", critical):
         if limit is not None:
-            _limit(low, -limit, name, color, style)
-    low.set(title="Drawdown", ylim=(1.08 * min(below.min(), -(critical or 0), -(warning or 0), -0.01), 0))
+            _limit(low, -limit, name)
+    low.set_ylim(1.08 * min(below.min(), -(critical or 0), -(warning or 0), -0.01), 0)
+    low.set_title("Drawdown" + (_mark_spells(top, low, value, spells) if spells else ""))
     low.yaxis.set_major_formatter(FuncFormatter(_percent))
     _time_axis(low, value.index)
     return chart
@@ -287,10 +325,9 @@ def plot_risk_contributions(
 ) -> Chart:  # one bar per asset, largest risk first
     "Who carries the risk, against a limit."
     shares = _series(contributions, "risk contributions").sort_values(ascending=False, kind="stable")
-    chart = Chart(figsize=(8, 0.27 * len(shares) + 1.1))
+    chart = Chart(figsize=(_WIDTH, 0.27 * len(shares) + 1.1))
     ax = chart.subplots()
-    lengths = shares.to_numpy(dtype=np.float64)
-    _bars(ax, shares.index.tolist(), lengths, lengths > limit)
+    _bars(ax, shares.index.tolist(), shares.to_numpy(dtype=np.float64), shares > limit)
     ax.axvline(limit, color=COLORS["vermilion"], linestyle="--", linewidth=1.3, label=f"limit {_percent(limit)}")
     if weights is not None:
         _marks(ax, _series(weights, "weights").reindex(shares.index).to_numpy(dtype=np.float64), "weight")
@@ -306,20 +343,18 @@ def plot_comparison(
     periods_per_year: float = 365.0,  # for the volatility in the legend: 365 daily crypto bars, 252 stock-market days
 ) -> Chart:  # weights left, shares of the risk right; one row per risky asset
     "Hierarchical risk parity beside inverse variance and equal weights."
-    statistics = model.statistics(periods_per_year=periods_per_year)
-    weights, risk = model.allocations(), model.risk_contributions()
+    weights, risk, statistics = model.allocations(), model.risk_contributions(), model.statistics(periods_per_year=periods_per_year)
     order = weights["hrp"].sort_values(ascending=False, kind="stable").index
     looks = {"hrp": ("blue", "o", 42), "inverse_variance": ("vermilion", "|", 130), "equal_weight": ("black", "D", 12)}
-    names = [_short(asset) for asset in order]
-    chart = Chart(figsize=(8, 0.24 * len(names) + 1.7))
+    chart = Chart(figsize=(8, 0.24 * len(order) + 1.7))
     axes = chart.subplots(1, 2, sharey=True)
     for ax, table, title in zip(axes, (weights, risk), ("Weights", "Shares of the risk"), strict=True):
-        _rows(ax, names)
+        _rows(ax, [_short(asset) for asset in order])
         for rule, (color, marker, size) in looks.items():
             volatility, worst = statistics.loc[["annual_volatility", "largest_risk_share"], rule].astype(np.float64)
             name = "HRP" if rule == "hrp" else rule.replace("_", " ")
             label = f"{name}: volatility {volatility:.1%} a year, largest risk share {worst:.1%}"
-            ax.scatter(table.loc[order, rule], range(len(names)), size, COLORS[color], marker=marker, lw=2, label=label)
+            ax.scatter(table.loc[order, rule], range(len(order)), size, COLORS[color], marker=marker, lw=2, label=label)
         ax.set(title=title)
         ax.set_xlim(left=min(0.0, float(table.to_numpy().min())))
     chart.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", handletextpad=0.2)
@@ -351,10 +386,9 @@ def plot_waterfall(
     path = model.explain(asset)
     after = np.concatenate([[1.0], path["weight"].to_numpy(dtype=np.float64)])
     before, rows = np.concatenate([[1.0], after[:-1]]), np.arange(len(after))
-    steps = [_step(label, against) for label, against in path["against"].items()]
     chart = Chart(figsize=(8, 0.38 * len(rows) + 0.9))
     ax = chart.subplots()
-    _rows(ax, ["the whole book", *steps])
+    _rows(ax, ["the whole book", *(_step(label, against) for label, against in path["against"].items())])
     ax.barh(rows, before - after, 0.62, left=after, color="#DDDDDD", linewidth=0)
     ax.barh(rows, after, 0.62, color=[*[COLORS["sky"]] * (len(rows) - 1), COLORS["blue"]], linewidth=0)
     gain = after > before
@@ -369,9 +403,8 @@ def plot_waterfall(
     return chart
 
 # %% ../nbs/40_plots.ipynb #8c3d7ff1
-def _interval_rows(ax: Axes, table: pd.DataFrame, shift: float, look: tuple[str, str], name: str) -> None:
+def _interval_rows(ax: Axes, table: pd.DataFrame, shift: float, color: str, marker: str, name: str) -> None:
     "A bar and a dot per row; hollow where the equal weight lies inside the bar."
-    color, marker = look
     rows, equal = np.arange(len(table)) + shift, 1.0 / len(table)
     ax.hlines(rows, table["low"], table["high"], COLORS[color], linewidth=2.6, alpha=0.55)
     inside = ((table["low"] <= equal) & (equal <= table["high"])).to_numpy()
@@ -398,7 +431,7 @@ def plot_weight_intervals(
     _rows(ax, [_short(asset) for asset in order])
     looks = cycle(zip(("blue", "orange", "green", "purple", "vermilion"), "osD^v", strict=True))
     for k, ((name, table), look) in enumerate(zip(named.items(), looks, strict=False)):
-        _interval_rows(ax, table.reindex(order), (k - (len(named) - 1) / 2) * 0.8 / len(named), look, name)
+        _interval_rows(ax, table.reindex(order), (k - (len(named) - 1) / 2) * 0.8 / len(named), *look, name)
     for name, weights in (marks or {}).items():
         _marks(ax, _series(weights, name).reindex(order).to_numpy(dtype=np.float64), name)
     ax.axvline(1.0 / len(order), color="#555555", linestyle="--", linewidth=1.2, label="equal weight")
@@ -409,14 +442,17 @@ def plot_weight_intervals(
     return chart
 
 # %% ../nbs/40_plots.ipynb #0d05a497
-def _panel(ax: Axes, values: "pd.Series[float]", name: str) -> None:
-    "One metric over time."
+def _panel(ax: Axes, values: "pd.Series[float]", name: str, band: pd.DataFrame | None) -> None:
+    "One metric over time; a value that is missing now is not replaced by an older one."
     metric = REGISTRY.get(name)
     percent = metric is not None and metric.unit == "fraction"
-    known = values.dropna()
-    last = "no value" if known.empty else _percent(round(known.iloc[-1], 4)) if percent else f"{known.iloc[-1]:.2f}"
-    ax.plot(_times(values.index), values.to_numpy(), color=COLORS["blue"])
-    if len(known) and known.min() < 0 < known.max():
+    now = float(values.iloc[-1])
+    last = "no value" if np.isnan(now) else _percent(round(now, 4)) if percent else f"{now:.2f}".replace("-", "−")
+    if band is not None:
+        low, high = (band[side].reindex(values.index).to_numpy(dtype=np.float64) for side in ("low", "high"))
+        ax.fill_between(_times(values.index), low, high, color=COLORS["sky"], alpha=0.45, linewidth=0)
+    _line(ax, values, color=COLORS["blue"])
+    if values.min() < 0 < values.max():
         ax.axhline(0.0, color="#888888", linewidth=0.8)
     if percent:
         ax.yaxis.set_major_formatter(FuncFormatter(_percent))
@@ -428,6 +464,7 @@ def _panel(ax: Axes, values: "pd.Series[float]", name: str) -> None:
 def plot_metrics(
     metrics: pd.DataFrame,  # a row per time, a column per metric, e.g. from `metrics.rolling`
     columns: Sequence[str] | None = None,  # which ones; all if left out
+    bands: Mapping[str, pd.DataFrame] | None = None,  # by metric: the columns low and high, over the same times
 ) -> Chart:  # two panels per row
     "How metrics moved over time, in small panels."
     names = list(metrics.columns) if columns is None else list(columns)
@@ -436,10 +473,10 @@ def plot_metrics(
     if not names or metrics.empty:
         raise DataError("no metrics to draw: the table is empty; use a window shorter than the history")
     rows = -(-len(names) // 2)
-    chart = Chart(figsize=(8, 1.7 * rows + 0.3))
+    chart = Chart(figsize=(_WIDTH, 1.7 * rows + 0.3))
     axes = chart.subplots(rows, 2, sharex=True, squeeze=False).ravel()
     for ax, name in zip(axes, names, strict=False):
-        _panel(ax, metrics[name], name)
+        _panel(ax, metrics[name], name, (bands or {}).get(name))
     if len(names) % 2:
         axes[-1].set_axis_off()
         axes[-3 if rows > 1 else -1].xaxis.set_tick_params(labelbottom=True)

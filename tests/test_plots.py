@@ -45,6 +45,10 @@ def metrics() -> pd.DataFrame:
     return pd.DataFrame({"volatility": np.linspace(0.1, 0.3, 120), "sharpe": np.linspace(-1, 2, 120), "own": 1.0}, DAYS)
 
 
+def band() -> pd.DataFrame:
+    return pd.DataFrame({"low": metrics()["sharpe"] - 1, "high": metrics()["sharpe"] + 1})
+
+
 def bars(ax: Axes) -> dict[str, tuple[float, bool]]:
     """Length and whether it is hatched, by the label on the axis; the band behind has no hatch and another height."""
     labels = [t.get_text() for t in ax.get_yticklabels()]
@@ -80,9 +84,10 @@ DRAWINGS = {
     "equity": lambda: plot_equity(equity(), equity() ** 0.5, warning=0.1, critical=0.2),
     "equity alone": lambda: plot_equity(equity() / 1e5),
     "equity by number": lambda: plot_equity(pd.Series([1.0, 1.1, 0.9])),
+    "long history": lambda: plot_equity(equity(), warning=0.1, log=True, spells=3),
     "risk": lambda: plot_risk_contributions(WEIGHTS, TARGET, limit=0.25),
     "metrics": lambda: plot_metrics(metrics()),
-    "one metric": lambda: plot_metrics(metrics(), ["sharpe"]),
+    "one metric": lambda: plot_metrics(metrics(), ["sharpe"], {"sharpe": band()}),
 }
 
 
@@ -111,7 +116,7 @@ def test_drawing_changes_no_global_setting_and_opens_no_figure() -> None:
 
     before = dict(mpl.rcParams)
     for draw in DRAWINGS.values():
-        draw().svg()
+        draw().draw_without_rendering()
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
 
@@ -419,6 +424,76 @@ def test_a_metric_without_values_says_so() -> None:
     assert plot_metrics(table).axes[0].get_title(loc="left").endswith("no value")
 
 
+def test_a_metric_that_is_missing_now_is_not_replaced_by_an_older_one() -> None:
+    table = pd.DataFrame({"sharpe": [1.0, 2.0, np.nan]}, DAYS[:3])
+    assert plot_metrics(table).axes[0].get_title(loc="left") == "Sharpe ratio: no value"
+
+
+def test_a_band_stands_behind_its_metric_only() -> None:
+    left, right, *_ = plot_metrics(metrics(), bands={"sharpe": band()[60:]}).axes
+    assert not left.collections
+    corners = right.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == band()["low"].iloc[60] and corners[:, 1].max() == band()["high"].iloc[-1]
+
+
+@pytest.mark.parametrize("values", [[1.0], [np.nan, 1.0, np.nan], [1.0, np.nan, 2.0]])
+def test_a_point_between_gaps_is_a_dot(values: list[float]) -> None:
+    top, low = plot_equity(pd.Series(values, DAYS[: len(values)])).axes
+    for line in top.lines[0], low.lines[0]:
+        assert line.get_marker() == "." and line.get_markevery() == np.flatnonzero(~np.isnan(values)).tolist()
+    left, right = top.get_xlim()
+    assert right - left < 3  # days, not the four years that matplotlib puts around a single date
+
+
+def test_a_line_without_lonely_points_has_no_marks() -> None:
+    assert plot_equity(equity()).axes[0].lines[0].get_marker() == ""
+
+
+def test_spells_reach_from_peak_to_recovery_and_the_last_one_to_the_end() -> None:
+    value = pd.Series([100.0, 120.0, 90.0, np.nan, 121.0, 130.0, 117.0], DAYS[:7])
+    top, low = plot_equity(value, spells=5).axes
+    assert low.get_title(loc="left") == "Drawdown   1: 25%   2: 10%"
+    spans = [(p.get_x(), p.get_x() + p.get_width()) for p in low.patches]
+    first = float(top.lines[0].get_xdata(orig=False)[0])
+    assert [(round(a - first, 6), round(b - first, 6)) for a, b in spans] == [(1, 4), (5, 6)]
+    assert [t.get_text() for t in low.texts] == ["1", "2"] and len(top.patches) == 2
+
+
+def test_equity_that_never_falls_has_no_spell() -> None:
+    low = plot_equity(pd.Series([1.0, 1.1, 1.2], DAYS[:3]), spells=3).axes[1]
+    assert low.get_title(loc="left") == "Drawdown" and not low.texts
+
+
+@pytest.mark.parametrize("last", [1.02, 3.0, 30.0, 1e6])
+def test_a_log_scale_is_labelled_however_little_it_spans(last: float) -> None:
+    chart = plot_equity(pd.Series(np.geomspace(1, last, 9), DAYS[:9]), log=True)
+    chart.draw_without_rendering()
+    low, high = chart.axes[0].get_ylim()
+    shown = [float(t.get_text().replace(",", "")) for t in chart.axes[0].get_yticklabels() if t.get_text()]
+    assert 2 <= sum(low <= x <= high for x in shown) <= 9
+
+
+def test_names_of_two_close_limits_do_not_run_into_each_other() -> None:
+    chart = plot_equity((equity() / 1e5) ** 9, warning=0.1, critical=0.12)
+    chart.draw_without_rendering()
+    first, second = (t.get_window_extent() for t in chart.axes[1].texts)
+    assert first.x1 < second.x0
+
+
+def test_long_names_are_cut_where_they_stay_apart() -> None:
+    names = [f"WRAPPED-STAKED-ETHER-ON-CHAIN-{i:02d}" for i in range(20)]
+    for chart in plot_weights(dict.fromkeys(names, 0.05)), plot_risk_contributions(dict.fromkeys(names, 0.05)):
+        labels = [t.get_text() for t in chart.axes[0].get_yticklabels()]
+        assert len(set(labels)) == 20 and max(map(len, labels)) <= 20
+
+
+def test_negative_percents_carry_a_real_minus_and_zero_none() -> None:
+    chart = plot_weights({"BTC": 1.2, "ETH": -0.2})
+    chart.draw_without_rendering()
+    labels = [t.get_text() for t in chart.axes[0].get_xticklabels()]
+    assert "−20%" in labels and "0%" in labels and not any(label.startswith("-") for label in labels)
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -436,6 +511,9 @@ def test_a_metric_without_values_says_so() -> None:
         (lambda: plot_weight_intervals(intervals(A=1.0), {"held": {}}), "no held to draw"),
         (lambda: plot_equity(pd.Series(dtype=float)), "no equity values to draw"),
         (lambda: plot_equity(equity(), equity().set_axis(DAYS.shift(999))), "no time in common"),
+        (lambda: plot_equity(pd.Series([1.0, 0.0]), log=True), "logarithmic scale cannot show: draw with log=False"),
+        (lambda: plot_equity(pd.Series([1.0, np.inf], ["a", "b"])), "equity values hold an infinite number at b"),
+        (lambda: plot_weights({"A": -np.inf}), "weights hold an infinite number at A"),
         (lambda: plot_metrics(metrics()[:0]), "no metrics to draw"),
         (lambda: plot_metrics(metrics(), []), "no metrics to draw"),
         (lambda: plot_metrics(metrics(), ["alpha"]), "no metric alpha in the table: choose from volatility, sharpe"),
