@@ -84,6 +84,8 @@ class _Window:
         self.ends = np.zeros((4, width + 1, series))  # of the previous block, by first place; the last one is empty
         self.ends[2:] = 1.0
         self.rows = np.zeros((7, series))  # of the present block: returns, mean, squares, wealth, lowest, close, fall
+        self.rows[3:] = 1.0
+        self.first = np.arange(series) * 16 // series * width // 16  # place of the first return: not all are full at once
 
     def begin(self, i: npt.NDArray[np.intp]) -> None:
         "A new block for the series i; what their last one was becomes the past."
@@ -95,7 +97,7 @@ class _Window:
 
     def add(self, x: _Array, i: _Index, seen: _Array) -> None:
         "One return more for the series i, which had seen so many before."
-        slot = seen.astype(np.intp) % self.width
+        slot = (seen.astype(np.intp) + self.first[i]) % self.width
         at = np.arange(len(self.ring))[i]
         if not slot.all():
             self.begin(at[slot == 0])
@@ -113,7 +115,7 @@ class _Window:
 def _joined(window: _Window, seen: _Array) -> tuple[_Array, _Array, _Array, _Array]:
     "Returns, mean, variance with divisor n and lowest wealth / peak of the window."
     m, mean, squares, _, lowest, _, fall = window.rows
-    past = np.where(seen > window.width, window.width - m, 0.0)
+    past = np.minimum(seen, window.width) - m
     at = (window.width - past).astype(np.intp)
     before, spread, close, depth = window.ends[:, at, np.arange(len(m))]
     n = past + m
@@ -258,8 +260,10 @@ class StreamingMetrics(_Stream):
 
     def state(self) -> dict[str, Any]:  # numbers, strings and lists only
         "All that is needed to go on later."
-        ring = [row[np.isfinite(row)].tolist() for row in self._window.ring]
-        kept = {"since": self._since.rows.tolist(), "block": self._window.rows.tolist(), "ring": ring}
+        ring = self._window.ring.astype(object)
+        ring[np.isinf(self._window.ring)] = None  # JSON knows no infinity
+        arrays = {"since": self._since.rows, "block": self._window.rows, "ring": ring}
+        kept = {name: array.tolist() for name, array in arrays.items()}
         return {"names": list(self.names), "single": self._single, "options": dict(self.options), **kept}
 
     @classmethod
@@ -270,8 +274,8 @@ class StreamingMetrics(_Stream):
         "Take up where another left off."
         made = cls(series=1 if state["single"] else state["names"], **state["options"])
         made._since.rows[:], made._window.rows[:] = state["since"], state["block"]
-        for row, known in zip(made._window.ring, state["ring"], strict=True):
-            row[: len(known)] = known
+        ring = np.array(state["ring"], dtype=np.float64)
+        made._window.ring[:] = np.where(np.isnan(ring), np.inf, ring)
         with np.errstate(all="ignore"):
             made._window.ends[:, :-1] = _ends(np.ascontiguousarray(made._window.ring.T))
         return made
