@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from portfolio_research.attribution import (
     Contributions,
     contributions,
+    fill_contributions,
     held_weights,
     link_factors,
     log_ratio,
@@ -318,6 +319,47 @@ def test_a_back_test_is_explained_to_the_last_digit():
     np.testing.assert_allclose(got.returns, done.returns, rtol=1e-9, atol=1e-13)
     assert got.total == pytest.approx(nav.iloc[-1] - 1, rel=1e-12) and got.by("kind")["cost"] < 0
     assert isinstance(got, Contributions)
+
+
+# --- fills ------------------------------------------------------------------------------------------------------------
+def random_desk(seed):
+    """Closes of three assets, fills at odd hours and prices, longs and shorts."""
+    rng = np.random.default_rng(seed)
+    days = pd.date_range("2024-01-01", periods=40, tz="UTC")
+    closes = pd.DataFrame(100 * np.exp(np.cumsum(rng.normal(0, 0.03, (40, 3)), axis=0)), days, ["A", "B", "C"])
+    n = int(rng.integers(1, 30))
+    rows, columns = rng.integers(0, 40, n), rng.integers(0, 3, n)
+    fills = pd.DataFrame({
+        "date": days[rows] + pd.to_timedelta(rng.integers(0, 86_399, n), "s"), "asset": closes.columns[columns],
+        "size": rng.normal(0, 3, n), "price": closes.to_numpy()[rows, columns] * (1 + rng.normal(0, 0.002, n)),
+        "fee": rng.uniform(0, 2, n),
+    })  # fmt: skip
+    return closes, fills
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_fills_explain_the_equity_of_a_ledger(seed):
+    closes, fills = random_desk(seed)
+    equity, capital = [], 10_000.0
+    for day, row in closes.iterrows():
+        done = fills[fills["date"] < day + pd.Timedelta(days=1)]
+        cash = capital - (done["size"] * done["price"] + done["fee"]).sum()
+        equity.append(cash + sum(done.loc[done["asset"] == a, "size"].sum() * row[a] for a in closes))
+    made = fill_contributions(closes, fills, capital)
+    np.testing.assert_allclose(made.returns, np.diff(np.r_[capital, equity]) / np.r_[capital, equity[:-1]], rtol=1e-9, atol=1e-13)
+    assert made.total == pytest.approx(equity[-1] / capital - 1, rel=1e-11, abs=1e-13)
+    for cut in (("asset",), ("kind", "month"), ("asset", "kind")):
+        assert made.by(*cut).sum() == pytest.approx(made.total, rel=1e-12, abs=1e-14)
+
+
+def test_fills_that_closes_do_not_know_are_named():
+    closes, fills = random_desk(1)
+    assert fill_contributions(closes, fills.iloc[:0], 1.0).total == 0
+    early = fills.assign(date=pd.Timestamp("2023-12-31", tz="UTC"))
+    for bad, words in ((fills.assign(asset="D"), "asset D"), (early, "date 2023-12-31"), (fills.drop(columns="fee"), "column fee")):
+        with pytest.raises(DataError, match=words):
+            fill_contributions(closes, bad, 1.0)
 
 
 # --- rebalancing ------------------------------------------------------------------------------------------------------
