@@ -382,9 +382,9 @@ def headline(
         **options,
     )[["value", "low", "high"]].assign(method=_DRAWN)  # fmt: skip
     exact = {"sharpe": sharpe_interval(returns, level=level, **options)}
-    if benchmark is not None:
-        active = returns - benchmark.reindex(returns.index)
-        exact["information_ratio"] = sharpe_interval(active, level=level, periods_per_year=periods_per_year)
+    x, b = _history(returns, benchmark)
+    if b is not None:
+        exact["information_ratio"] = sharpe_interval(pd.Series(x - b), level=level, periods_per_year=periods_per_year)
     for name, known in exact.items():
         table.loc[name, ["low", "high", "method"]] = [known["low"], known["high"], _FORMULA]
     return _judged(table, returns, level, options)

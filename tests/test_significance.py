@@ -368,7 +368,9 @@ def test_headline_of_a_portfolio_and_its_benchmark():
 def test_the_information_ratio_is_the_sharpe_ratio_of_what_is_active():
     market = NOISE.sample(frac=1, random_state=1).set_axis(NOISE.index).mask(np.arange(500) % 5 == 0)
     row = s.headline(NOISE, market, resamples=40).loc["information_ratio"]
-    np.testing.assert_allclose(row["value"], s.sharpe_interval(NOISE - market)["value"], rtol=1e-12)
+    known = s.sharpe_interval(NOISE - market)
+    np.testing.assert_allclose(row[["value", "low", "high"]].astype(float), known[["value", "low", "high"]], rtol=1e-12)
+    pd.testing.assert_frame_equal(s.headline(NOISE, market.to_frame(), resamples=40), s.headline(NOISE, market, resamples=40))
 
 
 @pytest.mark.parametrize("seed", range(12))
