@@ -291,7 +291,9 @@ def _scenarios(losses: pd.DataFrame) -> "pd.Series[float]":
             raise DataError(f"the losses name {labels[labels.duplicated()][0]} twice: keep one")
     for row, column in np.argwhere(np.isinf(losses.to_numpy(dtype=np.float64)))[:1]:
         raise DataError(f"the loss of {losses.columns[column]} in {losses.index[row]} is infinite: mend it or make it missing")
-    return _series(losses.sum(axis=1, skipna=False), "losses").sort_values(ascending=False, kind="stable")
+    total = _series(losses.sum(axis=1, skipna=False), "losses").sort_values(ascending=False, kind="stable")
+    known, unknown = total.dropna(), int(total.isna().sum())
+    return total if unknown <= 3 else pd.concat([known, pd.Series({f"{unknown} scenarios": np.nan})])
 
 # %% ../nbs/41_performance_plots.ipynb #34af4777
 def _largest(losses: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -313,7 +315,7 @@ def plot_stress(
 ) -> Chart:  # one bar per scenario, worst first
     "Who loses how much in which scenario."
     total = _scenarios(losses)
-    table = losses.loc[total.index].where(total.notna(), 0.0, axis=0)
+    table = losses.reindex(total.index).where(total.notna(), 0.0, axis=0)
     chart = Chart(figsize=(_WIDTH, 0.34 * len(table) + 1.7))
     ax = chart.subplots()
     _rows(ax, [_label(name) for name in table.index])
@@ -367,8 +369,10 @@ def plot_distribution(
     known = report(values, alpha=alpha)
     x, var = np.asarray(values, dtype=np.float64), float(known["var_historical"])
     mean, sd = float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0
-    edges = _bins(x, -var)
-    counts, middle, width = np.histogram(x, edges)[0], (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
+    top = max(-float(x.min()), float(np.quantile(x, 0.995)))
+    folded = x if x.max() <= 2 * top else np.minimum(x, top)
+    edges = _bins(folded, -var)
+    counts, middle, width = np.histogram(folded, edges)[0], (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     tail = edges[1:] <= np.nextafter(-var, np.inf)
     chart = Chart(figsize=(_WIDTH, 3.0))
     ax = chart.subplots()
@@ -384,6 +388,8 @@ def plot_distribution(
     chart.legend(loc="outside lower center", ncols=3)
     worst = x[x <= -var]
     ax.plot(worst, np.zeros(len(worst)), "|", color="black", markersize=6, markeredgewidth=0.6)
+    if beyond := int((folded < x).sum()):
+        ax.set_xlabel(f"last bar: {beyond:,} of {_percent(float(f'{top:.3g}'))} or more, up to {_percent(float(f'{x.max():.3g}'))}")
     ax.set(title=f"{len(x):,} return{'s'[: len(x) > 1]}, {len(worst):,} at or beyond the {_percent(alpha)} VaR", ylabel="returns")
     return chart
 

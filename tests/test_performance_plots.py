@@ -314,6 +314,13 @@ def test_an_unknown_loss_has_no_bar_rather_than_part_of_one() -> None:
     assert not any(p.get_width() for p in ax.patches if round(p.get_y() + 0.28, 6) == 2)
 
 
+def test_many_scenarios_without_an_answer_share_a_row() -> None:
+    losses = pd.concat([LOSSES, pd.DataFrame(np.nan, [f"old {i}" for i in range(4)], LOSSES.columns)])
+    ax = plot_stress(losses).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["crash", "rally", "5 scenarios"]
+    assert [t.get_text() for t in ax.texts] == ["14%", "1%", "cannot be known"]
+
+
 def test_gains_are_left_of_zero() -> None:
     ax = plot_stress(LOSSES).axes[0]
     ends = [sorted((p.get_x(), p.get_x() + p.get_width())) for p in ax.patches if p.get_width() < 0]
@@ -364,6 +371,17 @@ def test_the_bell_has_the_area_of_the_bars() -> None:
     bell = next(line for line in ax.lines if line.get_label() == "normal")
     area = np.trapezoid(bell.get_ydata(), bell.get_xdata())
     assert area == pytest.approx(2000 * ax.patches[0].get_width(), rel=1e-3)
+
+
+def test_a_giant_gain_does_not_squeeze_the_losses() -> None:
+    values = path(1000)
+    values.iloc[500] = 4.0
+    ax = plot_distribution(values).axes[0]
+    assert ax.get_xlim()[0] < values.min() and ax.get_xlim()[1] < 1
+    beyond = int((values > -values.min()).sum())
+    assert ax.get_xlabel() == f"last bar: {beyond} of {float(f'{-100 * values.min():.3g}'):.4g}% or more, up to 400%"
+    assert sum(p.get_height() for p in ax.patches) == 1000
+    assert plot_distribution(path(1000)).axes[0].get_xlabel() == ""
 
 
 @pytest.mark.parametrize("values", [[0.01], [0.0] * 9, [0.001] * 9, [1e-12, -2e-12, 3e-12], [0.1, -1.0, 4.0], [0.01, np.nan]])
