@@ -60,7 +60,8 @@ def assert_causal(detect, data, cuts):
     """Labels of a history cut anywhere are the first labels of the whole history."""
     whole = detect(data)
     for cut in cuts:
-        assert bits(detect(data.iloc[:cut])) == bits(whole.iloc[:cut]), f"data after row {cut} changed what was said before"
+        same = bits(detect(data.iloc[:cut])) == bits(whole.iloc[:cut])  # apart: pytest would print the difference at length
+        assert same, f"data after row {cut} changed what was said before"
 
 
 OF_SERIES = {
@@ -160,11 +161,20 @@ def slow_labels(x, window=504, low=0.2, low_exit=0.35, high_exit=0.65, high=0.8)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(-0.5, 0.5), min_size=61, max_size=160))
-def test_labels_are_those_of_the_slow_definition(values):
+@given(st.lists(st.floats(-0.5, 0.5), min_size=61, max_size=160), st.sampled_from([21, 70]))
+def test_labels_are_those_of_the_slow_definition(values, window):  # of 21, percentiles lie on the lines themselves
     x = pd.Series(values)
-    assert list(detect_regime(x, window=70)) == slow_labels(x, 70)
-    assert current_regime(x, window=70)["volatility_regime"] == slow_labels(x, 70)[-1]
+    assert list(detect_regime(x, window=window)) == slow_labels(x, window)
+    assert current_regime(x, window=window)["volatility_regime"] == slow_labels(x, window)[-1]
+
+
+def test_the_lines_themselves_do_not_begin_a_regime_and_the_exits_end_it():
+    x = fat_tailed(1200, seed=12)
+    ranks, labels = np.array(slow_ranks(x, 21)), detect_regime(x, window=21).to_numpy()
+    before = np.append("normal", labels[:-1])
+    for line, inside, outside in ((0.8, "high", 0.65), (0.2, "low", 0.35)):
+        assert (labels[(ranks == line) & (before != inside)] != inside).all() and (ranks == line).any()
+        assert (labels[ranks == outside] != inside).all() and ((ranks == outside) & (before == inside)).any()
 
 
 @pytest.mark.parametrize("bands", [{}, SUDDEN, {"low": 0.1, "low_exit": 0.5, "high_exit": 0.5, "high": 0.9}])
