@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .analytics import PortfolioAnalytics
+    from .attribution import Contributions, contributions, fill_contributions, rebalancing_contribution
     from .backtest import BacktestResult, replay, walk_forward
+    from .brinson import brinson_fachler
     from .config import (
         AlertError,
         ConfigError,
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     )
     from .costs import Costs
     from .dashboard.manager import DashboardManager
-    from .data import check_prices, load_prices, sample_prices, to_returns
+    from .data import check_prices, load_episodes, load_prices, sample_prices, to_returns
     from .engine.bot import HyperliquidTradingBot
     from .engine.execution import AdvancedExecutor, OrderExecutor
     from .engine.risk import RiskManager
@@ -29,8 +31,32 @@ if TYPE_CHECKING:
     from .hrp import HierarchicalRiskParity
     from .market.collector import DataCollector
     from .monitor import PortfolioMonitor
-    from .plots import plot_comparison, plot_dendrogram, plot_waterfall, plot_weight_intervals
+    from .performance_plots import (
+        plot_attribution,
+        plot_distribution,
+        plot_intervals,
+        plot_monthly_returns,
+        plot_regimes,
+        plot_rolling,
+        plot_stress,
+    )
+    from .plots import (
+        plot_comparison,
+        plot_dendrogram,
+        plot_equity,
+        plot_metrics,
+        plot_risk_contributions,
+        plot_waterfall,
+        plot_weight_intervals,
+        plot_weights,
+    )
     from .rebalancing import Policy, Position, Positions
+    from .regimes import correlation_regime, current_regime, detect_regime, markov_regime, trend_regime
+    from .risk import correlation_change, portfolio_risk
+    from .shortfall import implementation_shortfall
+    from .significance import bootstrap_intervals, deflated_sharpe, headline
+    from .streaming import StreamingMetrics
+    from .stress import stress_report
     from .uncertainty import weight_intervals
 
 __version__ = "0.1.0"
@@ -39,6 +65,7 @@ __all__ = [
     "AlertError",
     "BacktestResult",
     "ConfigError",
+    "Contributions",
     "Costs",
     "DashboardManager",
     "DataCollector",
@@ -59,29 +86,60 @@ __all__ = [
     "Settings",
     "SlackAlertHandler",
     "StoreError",
+    "StreamingMetrics",
     "VenueError",
+    "bootstrap_intervals",
+    "brinson_fachler",
     "check_prices",
+    "contributions",
+    "correlation_change",
+    "correlation_regime",
+    "current_regime",
+    "deflated_sharpe",
+    "detect_regime",
+    "fill_contributions",
+    "headline",
+    "implementation_shortfall",
+    "load_episodes",
     "load_prices",
     "load_settings",
+    "markov_regime",
+    "plot_attribution",
     "plot_comparison",
     "plot_dendrogram",
+    "plot_distribution",
+    "plot_equity",
+    "plot_intervals",
+    "plot_metrics",
+    "plot_monthly_returns",
+    "plot_regimes",
+    "plot_risk_contributions",
+    "plot_rolling",
+    "plot_stress",
     "plot_waterfall",
     "plot_weight_intervals",
+    "plot_weights",
+    "portfolio_risk",
+    "rebalancing_contribution",
     "replay",
     "sample_prices",
+    "stress_report",
     "to_returns",
+    "trend_regime",
     "walk_forward",
     "weight_intervals",
 ]
 
 _HOMES = {  # where each public name lives
     "analytics": "PortfolioAnalytics",
+    "attribution": "Contributions contributions fill_contributions rebalancing_contribution",
     "backtest": "BacktestResult replay walk_forward",
+    "brinson": "brinson_fachler",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
     "costs": "Costs",
     "dashboard.manager": "DashboardManager",
-    "data": "check_prices load_prices sample_prices to_returns",
+    "data": "check_prices load_episodes load_prices sample_prices to_returns",
     "engine.bot": "HyperliquidTradingBot",
     "engine.execution": "AdvancedExecutor OrderExecutor",
     "engine.risk": "RiskManager",
@@ -89,8 +147,17 @@ _HOMES = {  # where each public name lives
     "hrp": "HierarchicalRiskParity",
     "market.collector": "DataCollector",
     "monitor": "PortfolioMonitor",
-    "plots": "plot_comparison plot_dendrogram plot_waterfall plot_weight_intervals",
+    "performance_plots": "plot_attribution plot_distribution plot_intervals plot_monthly_returns plot_regimes"
+    " plot_rolling plot_stress",
+    "plots": "plot_comparison plot_dendrogram plot_equity plot_metrics plot_risk_contributions plot_waterfall"
+    " plot_weight_intervals plot_weights",
     "rebalancing": "Policy Position Positions",
+    "regimes": "correlation_regime current_regime detect_regime markov_regime trend_regime",
+    "risk": "correlation_change portfolio_risk",
+    "shortfall": "implementation_shortfall",
+    "significance": "bootstrap_intervals deflated_sharpe headline",
+    "streaming": "StreamingMetrics",
+    "stress": "stress_report",
     "uncertainty": "weight_intervals",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

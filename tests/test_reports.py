@@ -76,7 +76,7 @@ def test_the_report_opens_with_the_decision_and_needs_nothing_from_outside(setti
     assert text.index('class="decision') < text.index("<table")
     assert ("<h2>Rebalance</h2>" in text) == outcome["rebalance"] and outcome["as_of"] == "2020-03-16"
     assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?\s*(?:https?:)?//""", text) and "<script" not in text
-    assert text.count("<img ") == 3 and "Drawdown" in text and "Sharpe ratio" in text
+    assert text.count("<img ") == 5 and "Return by asset" in text and "Drawdown" in text and "Sharpe ratio" in text
     assert len(text) < 600_000
     first = page.read_bytes()
     assert run_report(settings, as_of="2020-03-16", progress=False).read_bytes() == first
@@ -115,6 +115,47 @@ def test_another_tolerance_gives_another_decision(settings: Settings) -> None:
     strict = load(settings, "2020-03-16", tolerance=0.9)
     assert not strict.decision.rebalance and strict.result()["trades"] == []
     assert "Do not rebalance" in strict.headline().text
+
+
+def test_the_return_by_asset_adds_up_to_the_ledger(settings: Settings) -> None:
+    for day in ("2020-03-16", "2020-03-27"):
+        report = load(settings, day)
+        made = report.record.sources
+        assert 1.0 + made.total == pytest.approx(report.value / report.record.capital, rel=1e-12)
+        assert made.by("asset").sum() == pytest.approx(made.total, rel=1e-12) and made.by("kind")["cost"] < 0
+        recorded = report.record.equity
+        whole = (1 + made.returns).cumprod().iloc[:-1] * report.record.capital  # the last bar is before its trades
+        assert whole.to_numpy() == pytest.approx(recorded.iloc[:-1].to_numpy(), rel=1e-12)
+        assert f"return of {made.total:.2%}" in report.attribution_figure().text
+
+
+def test_headline_numbers_are_the_engine_s_with_intervals(settings: Settings) -> None:
+    report = load(settings, "2020-03-16")
+    known = {m["name"]: m["value"] for m in report.computed["metrics"]}
+    table = report.record.intervals
+    assert table["value"].to_dict() == pytest.approx({name: known[name] for name in table.index}, rel=1e-9)
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    text = report.interval_table().text
+    assert "more years to tell this Sharpe from 0" in text and text.count("[") == len(table) + 1
+
+
+def test_stress_of_what_is_held(settings: Settings) -> None:
+    report = load(settings, "2020-03-27")
+    made, held = report.record.stress, report.positions.weights()
+    prices = sample_prices().loc["2020-02-19":"2020-03-23", held.index]
+    lost = held * (1 - prices.iloc[-1] / prices.iloc[0])
+    assert made.losses.loc["covid_2020"].to_dict() == pytest.approx(lost.to_dict())
+    assert made.table["loss"].to_numpy() == pytest.approx(made.losses.sum(axis=1).to_numpy(), rel=1e-12)
+    assert "reverse" not in set(made.table["kind"])  # the book is at its limit: the least move to it is none
+    assert "reverse" in set(load(settings, "2020-02-14").record.stress.table["kind"])
+    assert report.stress_figure().text.count("<img") == 1
+
+
+def test_on_the_first_day_there_is_nothing_to_explain(settings: Settings) -> None:
+    first = load(settings, "2019-10-25")
+    assert "Nothing is held yet" in first.stress_figure().text
+    assert "No return to take apart yet" in first.attribution_figure().text
+    assert "not known" in first.interval_table().text
 
 
 def test_alerts_are_those_of_the_day(settings: Settings) -> None:

@@ -21,8 +21,12 @@ from sqlalchemy import select
 from portfolio_research.alerts import Severity
 from portfolio_research.config import ConfigError, DataError, Settings
 from portfolio_research.costs import Costs
+from portfolio_research.metrics import REGISTRY
+from portfolio_research.performance_plots import plot_attribution, plot_stress
 from portfolio_research.plots import Chart, plot_equity, plot_risk_contributions, plot_weights
 from portfolio_research.rebalancing import Decision, Position, Positions, decide, policy_from
+from portfolio_research.reports.record import Record
+from portfolio_research.significance import interval_text
 from portfolio_research.store import Store, schema
 from portfolio_research.store.ledger import Fill, Lot, RebalanceRow, fills, portfolio_row, rebalances
 from portfolio_research.store.telemetry import bars_frame, equity, latest_report, latest_targets
@@ -57,6 +61,7 @@ class RebalancingReport:
     history: pd.DataFrame  # equity, drawdown (<= 0) and benchmark within the window, by market time
     alerts: list[dict[str, Any]]
     past: list[RebalanceRow]  # rebalances up to the day, newest first
+    record: Record  # since the start
     fingerprint: str  # of the prices and fills the report rests on
 
     @classmethod
@@ -80,7 +85,8 @@ class RebalancingReport:
                 dtype=float,
             )
             earlier = [fill for fill in fills(conn, name) if fill.ts < day]
-            closes = bars_frame(conn, name, 1, day)
+            lived = frame.loc[:day]
+            closes = bars_frame(conn, name, len(lived), day)
             computed = latest_report(conn, name, day)
             positions = _positions(earlier, closes.iloc[-1], float(row.capital))
             decision = _decide(conn, settings, positions, day, tolerance, computed[1] if computed else {})
@@ -97,7 +103,10 @@ class RebalancingReport:
                 history=frame.loc[day - timedelta(days=window) : day],
                 alerts=_alerts(conn, name, day),
                 past=[r for r in rebalances(conn, name) if r.slot <= day],
-                fingerprint=_fingerprint(closes, earlier),
+                record=Record(
+                    settings, closes, earlier, lived["equity"], lived["benchmark"], float(row.capital), positions.weights()
+                ),
+                fingerprint=_fingerprint(closes.tail(1), earlier),
             )
 
     # ------------------------------------------------------------ what the notebook shows, top to bottom
@@ -115,7 +124,8 @@ class RebalancingReport:
             "Portfolio": f"{self.portfolio} (paper)",
             "As of": f"{self.as_of:%Y-%m-%d} UTC",
             "Value before": f"{self.value:,.2f} {self.quote}",
-            "Tolerance": f"{decision.tolerance:.1%} ({decision.regime} volatility)",
+            "Tolerance": f"{decision.tolerance:.1%}",
+            "Market": _market(self.computed),
             "Prices": self.source,
         }
         cells = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items())
@@ -201,6 +211,51 @@ class RebalancingReport:
         return _figure(
             plot_risk_contributions(shares), "Risk contributions", "Of the portfolio after the day's trades."
         )
+
+    def interval_table(self) -> Html:
+        """The numbers people quote, and how sure they are."""
+        table = self.record.intervals
+        verdicts = {True: "yes", False: "no"}
+        rows = [
+            [REGISTRY[str(name)].label, text, verdicts.get(clear, "–")]
+            for name, text, clear in zip(table.index, interval_text(table), table["significant"], strict=True)
+        ]
+        shown = _table(["since the start", f"value [{table.attrs['level']:.0%} interval]", "clear of zero"], rows, (1,))
+        return Html(f"<p>{_e(_sentence(table.attrs['track_record']))}</p>{shown.text}")
+
+    def attribution_figure(self) -> Html:
+        """Where the return came from, asset by asset, and what trading cost."""
+        made = self.record.sources
+        parts = made.pivot("asset", "kind")
+        steps = pd.concat([parts["price"].sort_values(ascending=False), pd.Series({"trading": parts["cost"].sum()})])
+        figure = plot_attribution(steps[steps != 0], made.total, title="Return by asset") if made.total else None
+        if figure is None:
+            return Html("<p>No return to take apart yet.</p>")
+        return _figure(
+            figure,
+            "Return by asset",
+            f"From {made.dates[0]:%Y-%m-%d} to the decision; the parts add up to the return of {made.total:.2%}.",
+        )
+
+    def stress_figure(self) -> Html:
+        """Who would lose how much, against the limits."""
+        try:
+            made = self.record.stress
+        except DataError as reason:
+            return Html(f"<p>{_e(_sentence(str(reason)))}</p>")
+        limits = self.settings.portfolio.monitoring.alerts
+        figure = plot_stress(
+            made.drawdowns.rename(index=lambda name: str(name).replace("_", " ")),
+            made.table["proxied"].rename(index=lambda name: str(name).replace("_", " ")),
+            warning=limits.max_drawdown_warning,
+            critical=limits.max_drawdown_critical,
+        )
+        note = (
+            "Drawdown of what is held before the day's trades: dated episodes that the recorded prices cover, a fall of "
+            "30 % of the largest holding with what usually falls with it, correlations halfway to one (CVaR of a "
+            "period), and the least unlikely move that reaches the limit."
+        )
+        return _figure(figure, "Stress", note)
 
     def metric_table(self) -> Html:
         """Every metric with its definition."""
@@ -347,6 +402,14 @@ def _e(value: object) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _market(computed: dict[str, Any]) -> str:
+    if not computed.get("regime"):
+        return "–"
+    since, sure = computed.get("regime_since"), computed.get("regime_probability")
+    told = f"{computed['regime']} volatility" + (f" since {since[:10]}" if since else "")
+    return told + ("" if sure is None else ", over 99% sure" if sure > 0.99 else f", {sure:.0%} sure")
 
 
 def _given(value: float | None, how: str) -> str:

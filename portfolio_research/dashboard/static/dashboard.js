@@ -265,7 +265,7 @@ class Strip {
     text(facts.as_of, day(snapshot.as_of));
     text(facts.age, age === null ? "–" : `${duration(age)} ago`);
     const { regime, regime_since: since, regime_probability: sure } = snapshot.overview;
-    text(facts.regime, regime ? `${regime}${since ? ` since ${day(since)}` : ""}${sure == null ? "" : `, ${percent(sure, 0)} sure`}` : "–");
+    text(facts.regime, regime ? `${regime}${since ? ` since ${day(since)}` : ""}${sure == null ? "" : `, ${sure > 0.99 ? "over 99 %" : percent(sure, 0)} sure`}` : "–");
     attr(facts.regime, "data-regime", regime);
     text(facts.source, snapshot.source);
   }
