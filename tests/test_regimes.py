@@ -277,7 +277,7 @@ def test_volatility_is_annual_by_the_periods_given():
 
 
 # ---------------------------------------------------------------- the probability
-@pytest.mark.parametrize("n", [100, 600, 747, 900, 1130, 1300])
+@pytest.mark.parametrize("n", [100, 303, 747, 1067, 1300])  # high, low, normal, low, high
 @pytest.mark.parametrize("decay", [0.94, 0.97])
 def test_probability_is_the_normal_share_of_the_log_variance(n, decay):
     x = fat_tailed(n, seed=4)
@@ -288,6 +288,7 @@ def test_probability_is_the_normal_share_of_the_log_variance(n, decay):
     kurtosis = (z**4).mean() / (z**2).mean() ** 2
     sure = np.sqrt((1 - decay) * (kurtosis - 1))
     edge = {q: ndtr((np.log(np.quantile(window, q)) - np.log(variance[-1])) / sure) for q in (0.2, 0.35, 0.65, 0.8)}
+    assert n == 747 or decay != 0.94 or now["volatility_regime"] == ("low" if n in (303, 1067) else "high")
     share = {"low": edge[0.35], "normal": edge[0.8] - edge[0.2], "high": 1 - edge[0.65]}
     np.testing.assert_allclose(now["probability"], share[now["volatility_regime"]], rtol=1e-9)
 
