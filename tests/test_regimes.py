@@ -635,7 +635,7 @@ def test_detection_takes_milliseconds():
         lambda: correlation_regime(wide),
         lambda: trend_regime(x),
     )
-    assert found < 1.5 * by_hand  # two rolling quantiles alone, as one would write them
+    assert found < 3 * by_hand  # two rolling quantiles alone, as one would write them: measured 1.4
     assert max(found, linked, trend) < 0.010
 
 
