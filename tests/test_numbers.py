@@ -317,12 +317,18 @@ def variances(now: Seen, day: str) -> list[float]:
 
 
 def regimes(now: Seen, day: str) -> list[str]:
-    labels, path = [], variances(now, day)
+    labels, path, label = [], variances(now, day), "normal"
     for i, v in enumerate(path):
         others = path[max(0, i - 503) : i]
         below, same = sum(o < v for o in others), sum(o == v for o in others)
         rank = (below + same / 2) / len(others) if others else 0.5
-        labels.append("normal" if i < 59 else "high" if rank > 0.8 else "low" if rank < 0.2 else "normal")
+        if (label == "high" and rank <= 0.65) or (label == "low" and rank >= 0.35):
+            label = "normal"
+        if i >= 59 and rank > 0.8:
+            label = "high"
+        if i >= 59 and rank < 0.2:
+            label = "low"
+        labels.append(label)
     return labels
 
 
