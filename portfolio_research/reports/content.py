@@ -104,7 +104,13 @@ class RebalancingReport:
                 alerts=_alerts(conn, name, day),
                 past=[r for r in rebalances(conn, name) if r.slot <= day],
                 record=Record(
-                    settings, closes, earlier, lived["equity"], lived["benchmark"], float(row.capital), positions.weights()
+                    settings=settings,
+                    closes=closes,
+                    fills=earlier,
+                    equity=lived["equity"],
+                    benchmark=lived["benchmark"],
+                    capital=float(row.capital),
+                    weights=positions.weights(),
                 ),
                 fingerprint=_fingerprint(closes.tail(1), earlier),
             )
@@ -251,8 +257,8 @@ class RebalancingReport:
             critical=limits.max_drawdown_critical,
         )
         note = (
-            "Drawdown of what is held before the day's trades: dated episodes that the recorded prices cover, a fall of "
-            "30 % of the largest holding with what usually falls with it, correlations halfway to one (CVaR of a "
+            "Drawdown of what is held before the day's trades: dated episodes that the recorded prices cover, a fall "
+            "of 30 % of the largest holding with what usually falls with it, correlations halfway to one (CVaR of a "
             "period), and the least unlikely move that reaches the limit."
         )
         return _figure(figure, "Stress", note)

@@ -61,5 +61,6 @@ class Record:
             critical=critical,
             drawdown_now=max(0.0, 1.0 - float(self.equity.iloc[-1] / max(self.equity.max(), self.capital))),
         )
-        told = made.table["loss"].notna() & ~(made.table["kind"].eq("reverse") & made.table["loss"].le(0))  # at the limit
+        at_limit = made.table["kind"].eq("reverse") & made.table["loss"].le(0)  # no move is needed to reach it
+        told = made.table["loss"].notna() & ~at_limit
         return Stress(*(part[told] for part in made))
