@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from .config import ConfigError, DataError
-from .spans import path_of, spread_of, windows
+from .spans import ROUNDING, deviation, path_of, spread_of, windows
 
 _Array = npt.NDArray[np.float64]
 _Frame = TypeVar("_Frame", pd.Series, pd.DataFrame)
@@ -151,18 +151,9 @@ def _terms(periods_per_year: float, risk_free_rate: float, alpha: float) -> _Ter
     return _Terms(periods_per_year, risk_free_rate, alpha, (1 + risk_free_rate) ** (1 / periods_per_year) - 1)
 
 
-_ROUNDING = 2 * np.finfo(float).eps
-
-
 def _ratio(a: _Array, b: _Array) -> _Array:
     "a / b, NaN where b is zero."
     return a / np.where(b == 0, np.nan, b)
-
-
-def _deviation(m2: _Array, mean: _Array) -> _Array:
-    "Standard deviation of this variance, exactly zero where it is nothing but the rounding of 1 + x."
-    sd = np.sqrt(m2)
-    return np.where(sd <= _ROUNDING * (1 + np.abs(mean)), 0.0, sd)
 
 
 def _each(number: Callable[[Any], float], mask: npt.NDArray[np.bool_]) -> _Array:
@@ -179,7 +170,7 @@ def _moments(x: _Array, t: _Terms) -> dict[str, _Array]:
     mean = x.sum(-1) / n
     d = x - mean[..., None]
     d2 = d * d
-    sd = _deviation(np.vecdot(d, d) / n, mean)
+    sd = deviation(np.vecdot(d, d) / n, mean)
     m2 = np.where(sd > 0, sd * sd, np.nan)
     s, kurt = np.vecdot(d2, d) / n / (m2 * sd), np.vecdot(d2, d2) / n / (m2 * m2) - 3
     sr = _ratio(mean - t.k, sd) * (sqrt((n - 1) / n) if n > 1 else np.nan)
@@ -218,7 +209,7 @@ def _gains(x: _Array, t: _Terms) -> dict[str, _Array]:
     over, under = gain, loss
     if t.k:
         e = x - t.k
-        e[np.abs(e) <= _ROUNDING * (1 + abs(t.k))] = 0.0
+        e[np.abs(e) <= ROUNDING * (1 + abs(t.k))] = 0.0
         over, under, squares = _sides(e)
     down = np.sqrt(squares / n)
     wins, losses = _each(np.count_nonzero, x > 0), _each(np.count_nonzero, x < 0)
@@ -297,7 +288,7 @@ def _relative(x: _Array, b: _Array, t: _Terms) -> dict[str, _Array]:
     mean, level, active = (a.sum(-1, keepdims=True) / n for a in (x, b, gap))
     dx, db, dg = x - mean, b - level, gap - active
     mean, level, active = (a[..., 0] for a in (mean, level, active))
-    sx, sb, sg = (_deviation(np.vecdot(d, d) / n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
+    sx, sb, sg = (deviation(np.vecdot(d, d) / n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
     slope = _ratio(np.where(sx > 0, dx @ db / n, 0.0) * free, sb * sb)
     corr = np.clip(_ratio(slope * sb, sx), -1.0, 1.0)
     error = sg * (sqrt(n / max(n - 1, 1)) * free)
@@ -428,7 +419,7 @@ def drawdown_table(
 def _rolling_spread(x: _Array, w: int, t: _Terms) -> dict[str, _Array]:
     short = np.minimum(x - t.k if t.k else x, 0.0)
     every = windows(spread_of(x, short), w)
-    std = _deviation(every.squares / w, every.mean) * sqrt(w / (w - 1))
+    std = deviation(every.squares / w, every.mean) * sqrt(w / (w - 1))
     excess, root = every.mean - t.k, sqrt(t.periods)
     down = np.sqrt(every.below / w)
     return {"volatility": std * root, "sharpe": _ratio(excess, std) * root, "sortino": _ratio(excess, down) * root}
@@ -459,8 +450,8 @@ def _rolling_beta(x: _Array, b: _Array, w: int) -> dict[str, _Array]:
     for (part, own), (_, other) in zip(_in_parts(x, w), _in_parts(b, w), strict=True):
         mean, level = own.sum(1) / w, other.sum(1) / w
         d, db = own - mean[:, None], other - level[:, None]
-        moves = _deviation(np.vecdot(d, d) / w, mean) != 0  # a gap is NaN, and not zero
-        out[part] = _ratio(np.where(moves, np.vecdot(d, db) / w, 0.0), _deviation(np.vecdot(db, db) / w, level) ** 2)
+        moves = deviation(np.vecdot(d, d) / w, mean) != 0  # a gap is NaN, and not zero
+        out[part] = _ratio(np.where(moves, np.vecdot(d, db) / w, 0.0), deviation(np.vecdot(db, db) / w, level) ** 2)
     return {"beta": out}
 
 # %% ../nbs/12_metrics.ipynb #923f971a

@@ -19,6 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .config import ConfigError, DataError
 from .metrics import REGISTRY, report
+from .spans import deviation
 from .uncertainty import optimal_block_length
 
 _Array = npt.NDArray[np.float64]
@@ -212,12 +213,6 @@ def _rows(n: int, resamples: int, block_length: float, rng: np.random.Generator)
     return rows.reshape(resamples, n)
 
 # %% ../nbs/18_significance.ipynb #269dc01a
-def _deviation(d: _Array, n: _Array, mean: _Array) -> _Array:
-    "Deviation with divisor n; what is but the rounding of 1 + x is zero, as in the registry."
-    sd = np.sqrt(np.vecdot(d, d) / n)
-    return np.where(sd <= 2 * np.finfo(float).eps * (1 + np.abs(mean)), 0.0, sd)
-
-
 def _pairs(x: _Array, b: _Array, k: float, periods: float) -> dict[str, _Array]:
     "Benchmark metrics of each line of x against the same line of b."
     both = ~np.isnan(b)
@@ -230,7 +225,7 @@ def _pairs(x: _Array, b: _Array, k: float, periods: float) -> dict[str, _Array]:
     x, b = kept(x), kept(b)
     mean, level, active = (a.sum(1) / n for a in (x, b, gap))
     dx, db, dg = (kept(a - m[:, None]) for a, m in ((x, mean), (b, level), (gap, active)))
-    sx, sb, sg = (_deviation(d, n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
+    sx, sb, sg = (deviation(np.vecdot(d, d) / n, m) for d, m in ((dx, mean), (db, level), (dg, active)))
     slope = _over(np.where(sx > 0, np.vecdot(dx, db) / n, 0.0), sb * sb)
     corr = np.clip(_over(slope * sb, sx), -1.0, 1.0)
     error, root = sg * np.sqrt(n / (n - 1)), sqrt(periods)

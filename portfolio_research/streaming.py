@@ -16,6 +16,7 @@ import pandas as pd
 
 from .config import ConfigError, DataError
 from .metrics import report
+from .spans import deviation
 
 _Array = npt.NDArray[np.float64]
 _Index = slice | npt.NDArray[np.intp]  # all series, or those with a new return
@@ -148,10 +149,8 @@ def _tail(window: _Window, n: _Array, tail: _Places) -> _Array:
 
 # %% ../nbs/19_streaming.ipynb #02557f75
 def _dispersion(n: _Array, mean: _Array, variance: _Array) -> _Array:
-    "Standard deviation with divisor n - 1, exactly zero where it is nothing but rounding; NaN below two returns."
-    sd = np.sqrt(variance)
-    sd = np.where(sd <= 2 * np.finfo(float).eps * (1.0 + np.abs(mean)), 0.0, sd)
-    return np.where(n > 1, sd * np.sqrt(n / (n - 1)), np.nan)
+    "Standard deviation with divisor n - 1; NaN below two returns."
+    return np.where(n > 1, deviation(variance, mean) * np.sqrt(n / (n - 1)), np.nan)
 
 # %% ../nbs/19_streaming.ipynb #c8b03294
 def _numbers(since: _Since, window: _Window, periods: float, k: float, tail: _Places) -> dict[str, _Array]:
