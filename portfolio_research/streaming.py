@@ -250,11 +250,11 @@ class StreamingMetrics(_Stream):
 
     def extend(
         self,
-        history: pd.Series | pd.DataFrame,  # returns in order of time: of the one portfolio, or a column per name
+        history: pd.Series | pd.DataFrame | _Array,  # returns in order of time: of the one portfolio, or a column per name
     ) -> None:
         "Many periods more."
-        frame = history if isinstance(history, pd.Series) else _by_name(history, self.names)
-        for row in frame.to_numpy(dtype=np.float64, na_value=np.nan):
+        table = _by_name(history, self.names) if isinstance(history, pd.DataFrame) else history
+        for row in table if isinstance(table, np.ndarray) else table.to_numpy(dtype=np.float64, na_value=np.nan):
             self.update(row)
 
     def state(self) -> dict[str, Any]:  # numbers, strings and lists only

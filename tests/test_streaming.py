@@ -286,3 +286,13 @@ def test_what_is_refused_changes_nothing():
 def test_bad_options_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         StreamingMetrics(**{"window": 5, **options})
+
+
+def test_history_may_be_an_array_with_a_column_per_series():
+    x = np.random.default_rng(3).normal(0, 0.02, (60, 2))
+    plain, named = StreamingMetrics(20, ["a", "b"]), StreamingMetrics(20, ["a", "b"])
+    plain.extend(x)
+    named.extend(pd.DataFrame(x[:, ::-1], columns=["b", "a"]))
+    pd.testing.assert_frame_equal(plain.values(), named.values())
+    with pytest.raises(DataError, match="3 returns came for 2 series"):
+        plain.extend(np.zeros((1, 3)))

@@ -18,13 +18,21 @@ from portfolio_research import (
     Costs,
     HierarchicalRiskParity,
     Policy,
+    PortfolioAnalytics,
+    StreamingMetrics,
+    contributions,
+    current_regime,
+    detect_regime,
+    headline,
+    load_episodes,
     replay,
     sample_prices,
+    stress_report,
     to_returns,
     walk_forward,
     weight_intervals,
 )
-from portfolio_research.metrics import report
+from portfolio_research.metrics import report, rolling
 
 
 def market(assets: int, days: int = 1000) -> pd.DataFrame:
@@ -32,6 +40,32 @@ def market(assets: int, days: int = 1000) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     common = rng.normal(0, 0.01, (days, 1))
     return pd.DataFrame(common + rng.normal(0, 0.02, (days, assets)), columns=[f"A{i}" for i in range(assets)])
+
+
+def judged() -> dict[str, Callable[[], object]]:
+    """Metrics, risk, regimes, attribution and the report of all of them."""
+    wide = market(50).set_axis(pd.date_range("2022-01-01", periods=1000, tz="UTC"))
+    positions, equal = dict.fromkeys(wide, 1000.0), pd.Series(0.02, wide.columns)
+    book = wide @ equal
+    long = pd.concat([book] * 3, ignore_index=True)[:2520]
+    desk, ticks = PortfolioAnalytics(), StreamingMetrics(720, 1000)
+    ticks.extend(np.random.default_rng(1).normal(0, 0.01, (800, 1000)))
+
+    def tick() -> object:
+        ticks.update(np.full(1000, 0.001))
+        return ticks.values()
+
+    return {
+        "all metrics, 2520 days": lambda: report(long),
+        "rolling 63 of 2520 days": lambda: rolling(long, 63),
+        "headline with 500 resamples, 1000 days": lambda: headline(book),
+        "a tick of 1000 portfolios, window 720": tick,
+        "regimes, 2520 days": lambda: detect_regime(long),
+        "regime of today, 756 days": lambda: current_regime(book[-756:]),
+        "attribution by asset and month, 50 assets x 1000 days": lambda: contributions(wide, equal).pivot("month", "asset"),
+        "stress report, 50 assets x 1000 days": lambda: stress_report(wide, equal, load_episodes()),
+        "portfolio report, 50 assets x 1000 days": lambda: desk.generate_portfolio_report(positions, wide, equal),
+    }
 
 
 def paths() -> dict[str, Callable[[], object]]:
@@ -47,6 +81,7 @@ def paths() -> dict[str, Callable[[], object]]:
         "replay, 43 bars of 20 assets": lambda: replay(
             prices, policy=Policy(), costs=Costs(), start=prices.index[-43]
         ),
+        **judged(),
     }
 
 
