@@ -42,6 +42,11 @@ class Metric:
     better: str  # "higher", "lower" or "none"
     benchmark: bool = False  # whether it needs one
 
+    @property
+    def sign(self) -> str:  # "loss": a loss is a positive number; "positive": never below zero; "any"
+        "What the sign of a value means."
+        return _SIGNS.get(self.name, "any")
+
     @overload
     def __call__(self, returns: pd.Series, benchmark: pd.Series | None = None, **options: float) -> float: ...
 
@@ -56,6 +61,10 @@ class Metric:
         return row if isinstance(row, pd.Series) else float(row)
 
 # %% ../nbs/12_metrics.ipynb #e9622549
+_SIGNS = dict.fromkeys("""max_drawdown ulcer_index pain_index var_historical cvar_historical var_linear var_gaussian
+    cvar_gaussian var_cornish_fisher var_modified""".split(), "loss") | dict.fromkeys("""n_obs volatility downside_deviation
+    sharpe_se psr_0 omega win_rate profit_factor payoff_ratio tail_ratio r_squared max_drawdown_duration time_under_water
+    cornish_fisher_valid tracking_error batting_average""".split(), "positive")  # fmt: skip
 REGISTRY: dict[str, Metric] = {}
 
 
@@ -76,8 +85,7 @@ best = _define("best", "Best period", "max(x)", "", "fraction", "higher")
 worst = _define("worst", "Worst period", "min(x)", "", "fraction", "higher")
 
 # %% ../nbs/12_metrics.ipynb #064a3271
-_BLP = "Bailey & López de Prado 2012"
-_OPDYKE = "Mertens 2002; Opdyke 2007"
+_BLP, _OPDYKE = "Bailey & López de Prado 2012", "Mertens 2002; Opdyke 2007"
 sharpe = _define("sharpe", "Sharpe ratio", "√P · mean(e) / std(e)", "Sharpe 1994", "ratio", "higher")
 sharpe_se = _define("sharpe_se", "Sharpe standard error", "√P · √((1 − S·s + (K+2)/4·s²) / (n−1))", _OPDYKE, "ratio", "lower")
 sharpe_ci_low = _define("sharpe_ci_low", "Sharpe, 95 % from", "sharpe − 1.96 · sharpe_se", _OPDYKE, "ratio", "higher")
@@ -98,14 +106,11 @@ _MARTIN = "Martin & McCann 1989"
 ulcer_index = _define("ulcer_index", "Ulcer index", "√mean(D²)", _MARTIN, "fraction", "lower")
 martin_ratio = _define("martin_ratio", "Martin ratio", "(growth − rf) / ulcer index", _MARTIN, "ratio", "higher")
 pain_index = _define("pain_index", "Pain index", "mean(|D|)", "Becker 2006", "fraction", "lower")
-max_drawdown_duration = _define(
-    "max_drawdown_duration", "Longest drawdown", "longest run of D < 0, recovered or not", "", "periods", "lower"
-)
+max_drawdown_duration = _define("max_drawdown_duration", "Longest drawdown", "longest run of D < 0", "", "periods", "lower")
 time_under_water = _define("time_under_water", "Time under water", "#(D < 0) / n", "", "fraction", "lower")
 
 # %% ../nbs/12_metrics.ipynb #15d7159d
-_RU = "Rockafellar & Uryasev 2002"
-_MAILLARD = "Maillard 2012"
+_RU, _MAILLARD = "Rockafellar & Uryasev 2002", "Maillard 2012"
 _CF = "Favre & Galeano 2002; Boudt, Peterson & Croux 2008"
 var_historical = _define("var_historical", "VaR", "−x₍ₖ₊₁₎, k = ⌊α·n⌋", _RU, "fraction", "lower")
 cvar_historical = _define("cvar_historical", "CVaR", "−mean of the worst α·n returns", _RU, "fraction", "lower")

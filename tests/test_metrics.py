@@ -84,8 +84,18 @@ def test_registry_is_complete_and_speaks_a_closed_vocabulary():
     for name, metric in m.REGISTRY.items():
         assert metric.name == name and metric.label and metric.formula
         assert metric.unit in {"fraction", "ratio", "count", "periods", "flag"}
-        assert metric.better in {"higher", "lower", "none"}
+        assert metric.better in {"higher", "lower", "none"} and metric.sign in {"loss", "positive", "any"}
         assert getattr(m, name) is metric
+
+
+def test_signs_are_as_the_registry_says():
+    rng = np.random.default_rng(4)
+    got = m.report(pd.DataFrame(rng.standard_t(4, (300, 200)) * 0.02 - 0.001), pd.Series(rng.normal(0, 0.02, 300)))
+    for name, metric in m.REGISTRY.items():
+        row = got.loc[name]
+        assert (row >= 0).all() if metric.sign == "positive" else row.median() > 0 if metric.sign == "loss" else True, name
+    anywhere = [name for name, metric in m.REGISTRY.items() if metric.sign == "any" and (got.loc[name] < 0).any()]
+    assert len(anywhere) > 15
 
 
 @pytest.mark.parametrize(
