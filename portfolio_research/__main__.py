@@ -387,11 +387,9 @@ def report(
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end that still cleans up after itself
     settings = _settings(config, portfolio={"name": portfolio})
-    out.print(
-        str(run_report(settings, as_of=as_of, window=window, tolerance=tolerance, progress=err.is_terminal)),
-        highlight=False,
-        soft_wrap=True,
-    )
+    page = run_report(settings, as_of=as_of, window=window, tolerance=tolerance, progress=err.is_terminal)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to clean up, and this process ends by itself
+    out.print(str(page), highlight=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------- alerts
