@@ -158,13 +158,13 @@ def _terms(periods_per_year: float, risk_free_rate: float, alpha: float) -> _Ter
 
 def _ratio(a: _Array, b: _Array) -> _Array:
     "a / b, NaN where b is zero."
-    return a / np.where(b == 0, np.nan, b)
+    zero = b == 0
+    return a / (np.where(zero, np.nan, b) if zero.any() else b)
 
 
 def _each(number: Callable[[Any], float], mask: npt.NDArray[np.bool_]) -> _Array:
     "A number per series."
-    rows = mask.reshape(-1, mask.shape[-1])
-    return np.array([number(row) for row in rows], dtype=np.float64).reshape(mask.shape[:-1])
+    return np.float64(number(mask)) if mask.ndim == 1 else np.array([number(row) for row in mask], dtype=np.float64)
 
 # %% ../nbs/12_metrics.ipynb #5b372509
 _Z95 = float(ndtri(0.025))
@@ -176,9 +176,10 @@ def _moments(x: _Array, t: _Terms) -> dict[str, _Array]:
     d = x - mean[..., None]
     d2 = d * d
     sd = deviation(np.vecdot(d, d) / n, mean)
-    m2 = np.where(sd > 0, sd * sd, np.nan)
-    s, kurt = np.vecdot(d2, d) / n / (m2 * sd), np.vecdot(d2, d2) / n / (m2 * m2) - 3
-    sr = _ratio(mean - t.k, sd) * (sqrt((n - 1) / n) if n > 1 else np.nan)
+    inverse = _ratio(1.0, sd)
+    square = inverse * inverse
+    s, kurt = np.vecdot(d2, d) * (square * inverse / n), np.vecdot(d2, d2) * (square * square / n) - 3
+    sr = (mean - t.k) * inverse * (sqrt((n - 1) / n) if n > 1 else np.nan)
     se = np.sqrt(np.maximum(1 - s * sr + (kurt + 2) / 4 * sr**2, 0.0) / ((n - 1) if n > 2 else np.nan))
     return {
         "n_obs": np.full(x.shape[:-1], float(n)), "mean_annual": mean * t.periods,
@@ -278,7 +279,7 @@ def _tail(x: _Array, at: _Places) -> dict[str, _Array]:
 
 def _unordered_tail(x: _Array, t: _Terms) -> dict[str, _Array]:
     at = _places(x.shape[-1], t.alpha)
-    x.partition([at.k, at.j, *(int(f(q)) for q in at.quantiles for f in (floor, ceil))], axis=-1)
+    x.partition(sorted({at.k, at.j, *map(floor, at.quantiles), *map(ceil, at.quantiles)}), axis=-1)
     return _tail(x, at)
 
 # %% ../nbs/12_metrics.ipynb #3d004ec5
@@ -363,7 +364,7 @@ _ROWS = pd.Index(REGISTRY, name="metric")
 
 def _known(x: _Array, b: _Array | None, t: _Terms) -> dict[str, _Array]:
     "All metrics of a block; reorders it."
-    known = ({} if b is None else _relative(x, b, t)) | _moments(x, t) | _gains(x, t) | _path(x, t) | _unordered_tail(x, t)
+    known = {**({} if b is None else _relative(x, b, t)), **_moments(x, t), **_gains(x, t), **_path(x, t), **_unordered_tail(x, t)}
     rising = known["cornish_fisher_valid"] == 1
     return known | {"var_modified": np.where(rising, known["var_cornish_fisher"], known["var_historical"])}
 

@@ -44,7 +44,8 @@ def deviation(
 ) -> _Array:  # standard deviations with the divisor of the variance; NaN stays NaN
     "Square root of a variance, exactly zero where it is nothing but the rounding of 1 + x."
     sd = np.sqrt(m2)
-    return np.where(sd <= ROUNDING * (1 + np.abs(mean)), 0.0, sd)
+    still = sd <= ROUNDING * (1 + np.abs(mean))
+    return np.where(still, 0.0, sd) if still.any() else sd
 
 # %% ../nbs/04_spans.ipynb #e54f492d
 class Path(NamedTuple):
