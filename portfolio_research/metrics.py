@@ -156,13 +156,13 @@ def _terms(periods_per_year: float, risk_free_rate: float, alpha: float) -> _Ter
     return _Terms(periods_per_year, risk_free_rate, alpha, (1 + risk_free_rate) ** (1 / periods_per_year) - 1)
 
 
-def _ratio(a: _Array, b: _Array) -> _Array:
+def _ratio(a: _Array | float, b: _Array) -> _Array:
     "a / b, NaN where b is zero."
     zero = b == 0
     return a / (np.where(zero, np.nan, b) if zero.any() else b)
 
 
-def _each(number: Callable[[Any], float], mask: npt.NDArray[np.bool_]) -> _Array:
+def _each(number: Callable[[Any], float], mask: npt.NDArray[np.bool_]) -> Any:
     "A number per series."
     return np.float64(number(mask)) if mask.ndim == 1 else np.array([number(row) for row in mask], dtype=np.float64)
 
