@@ -1,7 +1,6 @@
 """Regime labels: causal to the bit, sensible at the edges, and worth something on data they were not chosen on."""
 import warnings
-from itertools import accumulate, groupby
-from time import perf_counter
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -612,46 +611,3 @@ def test_hysteresis_was_chosen_on_the_first_half_and_holds_on_the_second():
     ratio, changes = worth(market, detect_regime(market), 252)
     ratio_sudden, changes_sudden = worth(market, detect_regime(market, **SUDDEN), 252)
     assert ratio > 2 and ratio > 0.9 * ratio_sudden and changes < 0.5 * changes_sudden
-
-
-# ---------------------------------------------------------------- speed
-def best(*calls, times=7):
-    took = [[] for _ in calls]
-    for _ in range(times):
-        for call, own in zip(calls, took, strict=True):
-            start = perf_counter()
-            call()
-            own.append(perf_counter() - start)
-    return [min(own) for own in took]
-
-
-@pytest.mark.no_cover
-def test_detection_takes_milliseconds():
-    x, wide = fat_tailed(2520), frame(2520, 20)
-    spread = x.rolling(504).std()
-    by_hand, found, linked, trend = best(
-        lambda: (spread.rolling(504).quantile(0.2), spread.rolling(504).quantile(0.8)),
-        lambda: detect_regime(x),
-        lambda: correlation_regime(wide),
-        lambda: trend_regime(x),
-    )
-    assert found < 3 * by_hand  # two rolling quantiles alone, as one would write them: measured 1.4
-    assert max(found, linked, trend) < 0.010
-
-
-@pytest.mark.no_cover
-def test_eight_fits_of_the_markov_model_cost_some_hundred_plain_filters():
-    _, x = two_states(2520)
-    days = np.abs(x).tolist()
-    one_pass, markov = best(
-        lambda: list(accumulate(days, lambda odds, w: w * (0.01 + 0.97 * odds) / (0.99 + 0.03 * odds))),
-        lambda: markov_regime(x),
-    )
-    assert markov < 250 * one_pass  # one takes about a fifth of a millisecond
-
-
-@pytest.mark.no_cover
-def test_a_bar_of_a_back_test_can_afford_to_ask():
-    x = fat_tailed(2520)
-    now, whole = best(lambda: current_regime(x[-756:]), lambda: detect_regime(x), times=30)
-    assert now < 0.002 and now < whole
