@@ -110,8 +110,7 @@ max_drawdown_duration = _define("max_drawdown_duration", "Longest drawdown", "lo
 time_under_water = _define("time_under_water", "Time under water", "#(D < 0) / n", "", "fraction", "lower")
 
 # %% ../nbs/12_metrics.ipynb #15d7159d
-_RU, _MAILLARD = "Rockafellar & Uryasev 2002", "Maillard 2012"
-_CF = "Favre & Galeano 2002; Boudt, Peterson & Croux 2008"
+_RU, _MAILLARD, _CF = "Rockafellar & Uryasev 2002", "Maillard 2012", "Favre & Galeano 2002; Boudt, Peterson & Croux 2008"
 var_historical = _define("var_historical", "VaR", "−x₍ₖ₊₁₎, k = ⌊α·n⌋", _RU, "fraction", "lower")
 cvar_historical = _define("cvar_historical", "CVaR", "−mean of the worst α·n returns", _RU, "fraction", "lower")
 var_linear = _define("var_linear", "VaR, interpolated", "−quantile(x, α)", "Hyndman & Fan 1996", "fraction", "lower")
@@ -310,7 +309,8 @@ def _relative(x: _Array, b: _Array, t: _Terms) -> dict[str, _Array]:
 # %% ../nbs/12_metrics.ipynb #f3004cc4
 def _numbers(returns: Any, role: str) -> _Array:
     try:
-        return np.asarray(returns.to_numpy(dtype=np.float64, na_value=np.nan))
+        table = returns if isinstance(returns, pd.Series) else returns.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
         frame = returns.to_frame() if isinstance(returns, pd.Series) else returns
         text = [str(c) for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]

@@ -22,17 +22,18 @@ class Spread(NamedTuple):
     squares: _Array  # sum of squares about the mean
     below: _Array  # sum of squared shortfalls, min(x - k, 0)²
 
-    def join(self, other: "Spread") -> "Spread":
-        "Each span followed by the one at the same place in `other`."
-        size = self.size + other.size
-        step = other.mean - self.mean
+    def join(self, other: "Spread", shift: int = 0) -> "Spread":
+        "Each span followed by the one that stands `shift` places later in `other`."
+        size, n = self.size + other.size, max(len(other.mean) - shift, 0)
+        mean = self.mean[:n]
+        step = other.mean[shift:] - mean
         squares = step * step
         squares *= self.size * other.size / size  # in place: half the time of new arrays
-        squares += self.squares
-        squares += other.squares
+        squares += self.squares[:n]
+        squares += other.squares[shift:]
         step *= other.size / size
-        step += self.mean
-        return Spread(size, step, squares, self.below + other.below)
+        step += mean
+        return Spread(size, step, squares, self.below[:n] + other.below[shift:])
 
 # %% ../nbs/04_spans.ipynb #2afb7d68
 ROUNDING = 2 * np.finfo(np.float64).eps
@@ -57,15 +58,17 @@ class Path(NamedTuple):
     trough: _Array  # lowest wealth, the start included
     ratio: _Array  # lowest wealth over the peak before it: 1 - maximum drawdown
 
-    def join(self, other: "Path") -> "Path":
-        "Each span followed by the one at the same place in `other`."
-        low, peak = self.growth * other.trough, self.growth * other.peak
-        ratio = low / self.peak
-        np.minimum(ratio, self.ratio, out=ratio)
-        np.minimum(ratio, other.ratio, out=ratio)
-        np.minimum(low, self.trough, out=low)
-        np.maximum(peak, self.peak, out=peak)
-        return Path(self.size + other.size, self.growth * other.growth, peak, low, ratio)
+    def join(self, other: "Path", shift: int = 0) -> "Path":
+        "Each span followed by the one that stands `shift` places later in `other`."
+        n = max(len(other.growth) - shift, 0)
+        growth, before = self.growth[:n], self.peak[:n]
+        low, peak = growth * other.trough[shift:], growth * other.peak[shift:]
+        ratio = low / before
+        np.minimum(ratio, self.ratio[:n], out=ratio)
+        np.minimum(ratio, other.ratio[shift:], out=ratio)
+        np.minimum(low, self.trough[:n], out=low)
+        np.maximum(peak, before, out=peak)
+        return Path(self.size + other.size, growth * other.growth[shift:], peak, low, ratio)
 
 # %% ../nbs/04_spans.ipynb #7d139727
 _Span = TypeVar("_Span", Spread, Path)
@@ -88,26 +91,17 @@ def path_of(
     return Path(1, one, np.maximum(one, 1.0), low, low)
 
 # %% ../nbs/04_spans.ipynb #08cf6d18
-def _part(span: _Span, cut: slice) -> _Span:
-    return type(span)(span.size, *[a[cut] for a in span[1:]])
-
-
-def _follow(a: _Span, b: _Span) -> _Span:
-    "Every span of `a` joined with the span of `b` that begins where it ends; the arrays are in order of time."
-    return _part(a, slice(max(len(b[1]) - a.size, 0))).join(_part(b, slice(a.size, None)))
-
-
 def windows(
     span: _Span,  # spans of one return each, in order of time, along the first axis
     width: int,  # returns in a window, from 1 to the number of spans
 ) -> _Span:  # one span per window, in order of their first return
     "Every window of so many returns."
-    pair = _follow(span, span)
-    digits, whole = (span, pair, _follow(pair, span)), None
+    pair = span.join(span, 1)
+    digits, whole = (span, pair, pair.join(span, 2)), None
     for place in range((width.bit_length() - 1) // 2, -1, -1):
         if whole is not None:
-            pair = _follow(whole, whole)
-            whole = _follow(pair, pair)
+            pair = whole.join(whole, whole.size)
+            whole = pair.join(pair, pair.size)
         if digit := width >> 2 * place & 3:
-            whole = digits[digit - 1] if whole is None else _follow(whole, digits[digit - 1])
+            whole = digits[digit - 1] if whole is None else whole.join(digits[digit - 1], whole.size)
     return cast(_Span, whole)  # the first digit is never zero
