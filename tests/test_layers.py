@@ -62,8 +62,8 @@ def import_problems(root: Path) -> list[str]:
                 problems.append(f"{where}:{line}: {part} imports {name}, which does not lie below it")
             if top in ("nbdev", "fastcore", "execnb"):
                 problems.append(f"{where}:{line}: {top} is for development only")
-            if top == "matplotlib" and part not in ("plots", "performance_plots"):
-                problems.append(f"{where}:{line}: matplotlib belongs to plots and performance_plots")
+            if top == "matplotlib" and not part.endswith("plots"):
+                problems.append(f"{where}:{line}: matplotlib belongs to modules of plots")
             if top in SURFACES and part not in ("dashboard", "reports"):
                 problems.append(f"{where}:{line}: {top} belongs to dashboard and reports")
     return problems
