@@ -178,7 +178,7 @@ def test_a_clean_toy_tree_is_green(tmp_path: Path) -> None:
         ("dashboard/server.py", "from ..reports import runner", "does not lie below"),
         ("engine/bot.py", "from portfolio_research import HierarchicalRiskParity", "does not lie below"),
         ("engine/bot.py", "from portfolio_research.__main__ import main", "does not lie below"),
-        ("b.py", "import matplotlib.pyplot as plt", "belongs to plots and performance_plots"),
+        ("b.py", "import matplotlib.pyplot as plt", "belongs to modules of plots"),
         ("plots.py", "from .performance_plots import x", "does not lie below"),
         ("engine/bot.py", "import ipywidgets", "belongs to dashboard"),
         ("b.py", "from fastcore.all import *", "development only"),
