@@ -58,12 +58,14 @@ if TYPE_CHECKING:
     from .streaming import StreamingMetrics
     from .stress import stress_report
     from .uncertainty import weight_intervals
+    from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
 
 __version__ = "0.1.0"
 __all__ = [
     "AdvancedExecutor",
     "AlertError",
     "BacktestResult",
+    "CombinatorialPurgedSplit",
     "ConfigError",
     "Contributions",
     "Costs",
@@ -88,6 +90,7 @@ __all__ = [
     "StoreError",
     "StreamingMetrics",
     "VenueError",
+    "WalkForwardSplit",
     "bootstrap_intervals",
     "brinson_fachler",
     "check_prices",
@@ -120,6 +123,7 @@ __all__ = [
     "plot_weight_intervals",
     "plot_weights",
     "portfolio_risk",
+    "probability_of_overfitting",
     "rebalancing_contribution",
     "replay",
     "sample_prices",
@@ -159,6 +163,7 @@ _HOMES = {  # where each public name lives
     "streaming": "StreamingMetrics",
     "stress": "stress_report",
     "uncertainty": "weight_intervals",
+    "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
