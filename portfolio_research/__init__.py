@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         VenueError,
         load_settings,
     )
+    from .content import content_hash
     from .costs import Costs
     from .dashboard.manager import DashboardManager
     from .data import check_prices, load_episodes, load_prices, sample_prices, to_returns
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .significance import bootstrap_intervals, deflated_sharpe, headline
     from .streaming import StreamingMetrics
     from .stress import stress_report
+    from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
 
@@ -75,6 +77,7 @@ __all__ = [
     "EmailAlertHandler",
     "HierarchicalRiskParity",
     "HyperliquidTradingBot",
+    "Judgement",
     "LogAlertHandler",
     "OptimizationError",
     "OrderExecutor",
@@ -89,11 +92,13 @@ __all__ = [
     "SlackAlertHandler",
     "StoreError",
     "StreamingMetrics",
+    "TrialLedger",
     "VenueError",
     "WalkForwardSplit",
     "bootstrap_intervals",
     "brinson_fachler",
     "check_prices",
+    "content_hash",
     "contributions",
     "correlation_change",
     "correlation_regime",
@@ -103,6 +108,7 @@ __all__ = [
     "fill_contributions",
     "headline",
     "implementation_shortfall",
+    "judge",
     "load_episodes",
     "load_prices",
     "load_settings",
@@ -141,6 +147,7 @@ _HOMES = {  # where each public name lives
     "brinson": "brinson_fachler",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
+    "content": "content_hash",
     "costs": "Costs",
     "dashboard.manager": "DashboardManager",
     "data": "check_prices load_episodes load_prices sample_prices to_returns",
@@ -162,6 +169,7 @@ _HOMES = {  # where each public name lives
     "significance": "bootstrap_intervals deflated_sharpe headline",
     "streaming": "StreamingMetrics",
     "stress": "stress_report",
+    "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",
 }
