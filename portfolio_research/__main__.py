@@ -1,7 +1,8 @@
 """The command line: `portfolio-research COMMAND`.
 
 Exit codes, for schedulers: 0 done, 1 a bug of ours, 2 bad input or settings, 3 another engine runs this portfolio,
-4 the engine halted because it could not record or a loop died, 130 stopped by Ctrl-C.
+4 the engine halted because it could not record or a loop died, 5 not all that was asked for could be fetched,
+130 stopped by Ctrl-C.
 
 Imports stay inside the commands: `--help` must answer at once.
 """
@@ -14,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +27,10 @@ from rich.table import Table
 
 from portfolio_research.config import (
     ConfigError,
+    DataError,
     PortfolioError,
     Settings,
+    StoreError,
     load_settings,
     portfolio_home,
     store_url,
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from portfolio_research.alerts import AlertState
+    from portfolio_research.market.candles import HyperliquidCandles
+    from portfolio_research.market.fetch import CoinFetch
+    from portfolio_research.market.funding import HyperliquidFunding
     from portfolio_research.store.outbox import StoreSink
 
 app = typer.Typer(
@@ -50,8 +57,10 @@ app = typer.Typer(
     help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.",
 )
 alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Fetch prices and keep them.")
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write or show the configuration.")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 out = Console()
 err = Console(stderr=True)
@@ -202,9 +211,11 @@ def _run_both(settings: Settings, home: Path, *, fresh: bool) -> int:
 
 def _set_aside(home: Path) -> None:
     """Keep the old portfolio under another name and begin with an empty folder."""
-    if any(path.name != "engine.lock" for path in home.iterdir()):
+    if any(path.name not in ("engine.lock", "candles") for path in home.iterdir()):
         kept = home.rename(home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}"))
         home.mkdir(mode=0o700)
+        if (kept / "candles").exists():  # they are no part of its past: what the venue serves no more stays at hand
+            (kept / "candles").rename(home / "candles")
         out.print(f"The old portfolio is kept in {kept}", highlight=False, soft_wrap=True)
 
 
@@ -390,6 +401,143 @@ def report(
     page = run_report(settings, as_of=as_of, window=window, tolerance=tolerance, progress=err.is_terminal)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to clean up, and this process ends by itself
     out.print(str(page), highlight=False, soft_wrap=True)
+
+
+# ---------------------------------------------------------------- data
+@data_app.command("fetch", epilog="Example: portfolio-research data fetch BTC ETH SOL --days 365 --out prices.csv")
+def data_fetch(
+    coins: Annotated[
+        list[str] | None, typer.Argument(metavar="COIN", help="Default: portfolio.assets, or twelve large coins.")
+    ] = None,
+    interval: Annotated[str, typer.Option(help="Length of a candle: 1d or 1h.")] = "1d",
+    days: Annotated[
+        int, typer.Option(min=1, help="How far back. The venue serves 5,000 candles; what was fetched before is kept.")
+    ] = 1000,
+    funding: Annotated[
+        bool, typer.Option("--funding", help="Funding rates too: 1,000 days of a coin take about two minutes.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Write closes of these days: a file .csv, or a folder for it.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Fetch closed candles from Hyperliquid, no key needed, and keep them for good; only what is missing is asked for.
+
+    Exit code 5 when a coin failed: what was fetched is kept, and the same command later asks for the rest.
+    """
+    import asyncio
+
+    from portfolio_research.market.candles import HyperliquidCandles
+    from portfolio_research.market.fetch import fetch_notes, fetch_table
+    from portfolio_research.market.funding import HyperliquidFunding
+    from portfolio_research.market.hyperliquid import DEFAULT_COINS
+
+    settings = load_settings(config)
+    home = portfolio_home(settings)
+    targets = _targets(to, interval) if to else ()
+    cache = home / "candles"
+    candles = HyperliquidCandles(settings.data.base_url, cache, history_days=days, interval=interval)
+    rates = HyperliquidFunding(candles.info, cache, history_days=days) if funding else None
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    wanted = list(dict.fromkeys(coins or settings.portfolio.assets or DEFAULT_COINS))
+    fetched = asyncio.run(_fetch_all(wanted, candles, rates, "COIN" if coins else "portfolio.assets"))
+    out.print(fetch_table(fetched, f"Closed {interval} candles of {settings.data.base_url}"))
+    for line in fetch_notes(fetched, candles, days):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    failed = [each for each in fetched if each.trouble]
+    for trouble in dict.fromkeys(each.trouble for each in failed):
+        names = ", ".join(each.coin for each in failed if each.trouble == trouble)
+        err.print(f"[bold red]Failed[/] {escape(f'{names}: {trouble}')}", highlight=False, soft_wrap=True)
+    if targets:
+        _write_fetched(targets, [each.coin for each in fetched if each.candles.times], candles, rates, days)
+    if failed:
+        raise typer.Exit(5)
+
+
+def _targets(to: Path, interval: str) -> tuple[Path, Path]:
+    """The files of prices and of funding that --out means; a folder is made."""
+    if to.suffix == ".csv":
+        if not to.parent.is_dir():
+            raise ConfigError(f"--out {to}: there is no folder {to.parent}; make it, or choose another")
+        return to, to.with_name(f"{to.stem}_funding.csv")
+    if to.suffix and not to.is_dir():
+        raise ConfigError(f"--out {to}: give a file that ends in .csv, or a folder")
+    to.mkdir(parents=True, exist_ok=True)
+    return to / f"prices_{interval}.csv", to / f"funding_{interval}.csv"
+
+
+async def _fetch_all(
+    coins: list[str], candles: HyperliquidCandles, rates: HyperliquidFunding | None, where: str
+) -> list[CoinFetch]:
+    """The fetch, with a bar that counts questions to the venue."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from portfolio_research.market.fetch import fetch
+
+    def questions(files: HyperliquidCandles | HyperliquidFunding) -> int:
+        with suppress(StoreError):  # a file that cannot be read fails its own coin, later
+            return sum(map(files.questions, coins))
+        return 0
+
+    pages = questions(rates) if rates else 0
+    if pages * 45 > 1200:
+        minutes = round(pages * 45 / 1200)
+        err.print(
+            f"The venue allows about 26 pages of funding a minute and {pages} are missing: this takes some {minutes} min. "
+            "Ctrl-C keeps what has been fetched; the same command goes on from there.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("Fetching", total=1 + questions(candles) + pages)
+
+        def tell(question: dict[str, Any]) -> None:
+            coin = question.get("req", question).get("coin", "the list of coins")
+            what = {"candleSnapshot": " candles", "fundingHistory": " funding"}.get(question["type"], "")
+            progress.update(task, advance=1, description=f"Asking for {escape(coin)}{what}")
+
+        candles.info.on_ask = tell
+        try:
+            return await fetch(coins, candles, rates, where=where)
+        finally:
+            await candles.info.close()
+
+
+def _write_fetched(
+    targets: tuple[Path, Path],
+    coins: list[str],
+    candles: HyperliquidCandles,
+    rates: HyperliquidFunding | None,
+    days: int,
+) -> None:
+    """The closes of the last days as one table, and the funding of its bars; say so if the table cannot be used as it is."""
+    from portfolio_research.data import load_prices
+    from portfolio_research.market.funding import bar_funding
+    from portfolio_research.market.info import began
+
+    prices = candles.prices(coins)
+    start = began(candles.clock() - timedelta(days=days), candles.step)
+    prices = prices[prices.index >= start].dropna(axis="columns", how="all")
+    if prices.empty:
+        raise ConfigError(f"{targets[0]} is not written: there is no candle of the last {days} days")
+    _write_table(prices, targets[0], candles.interval)
+    if rates:
+        paid = bar_funding(rates.rates(coins), prices, candles.step).round(12)  # sums of decimals of 8 or 10 digits
+        _write_table(paid, targets[1], candles.interval)
+    try:
+        load_prices(targets[0])
+    except DataError as error:
+        out.print(f"It cannot be used as it is: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_table(frame: pd.DataFrame, path: Path, interval: str) -> None:
+    """A CSV file in one step: whoever reads it sees the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        frame.to_csv(file, date_format="%Y-%m-%d" if interval == "1d" else "%Y-%m-%dT%H:%M:%SZ")
+    partial.replace(path)
+    out.print(f"Written {path}: {len(frame):,} rows of {", ".join(map(str, frame.columns))}", highlight=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------- alerts

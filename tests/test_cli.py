@@ -30,6 +30,7 @@ COMMANDS = [
     "report",
     "alerts",
     "config",
+    "data fetch",
     "alerts ack",
     "alerts resolve",
     "config init",

@@ -4,89 +4,24 @@ import asyncio
 import json
 import threading
 import time
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
+from candle_market import DAY, NOW, Market, row, serving
 
 from portfolio_research.config import ConfigError, DataError, StoreError, VenueError
-from portfolio_research.market import hyperliquid
-from portfolio_research.market.hyperliquid import Budget, Candle, HyperliquidCandles, HyperliquidFeed, HyperliquidInfo
+from portfolio_research.market import info as info_module
+from portfolio_research.market.candles import HyperliquidCandles
+from portfolio_research.market.hyperliquid import DEFAULT_COINS, HyperliquidFeed
+from portfolio_research.market.info import Budget, Candle, HyperliquidInfo
 from portfolio_research.market.protocol import Feed
-
-NOW = datetime(2024, 3, 10, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-def row(coin, day, close, interval="1d"):
-    """One candle as the venue writes it: decimal text, times in ms, closing a millisecond before the next."""
-    begun = int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
-    return {
-        "t": begun,
-        "T": begun + 86_399_999,
-        "s": coin,
-        "i": interval,
-        "o": close,
-        "h": close,
-        "l": close,
-        "c": close,
-        "v": "1.5",
-        "n": 3,
-    }
-
-
-class Market(ThreadingHTTPServer):
-    """Daily candles of two coins and their mids; `faults` are answered first."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.now = NOW
-        self.asked, self.faults = [], []
-        self.mids = {"BTC": "70000.5", "ETH": "3900.25", "@142": "1.0"}
-        self.days = pd.date_range("2024-02-01", "2024-03-20", tz="UTC")
-
-    def answer(self, question):
-        if question["type"] == "allMids":
-            return self.mids
-        wanted = question["req"]
-        if wanted["coin"] not in self.mids:
-            return None
-        closes = {f"{d:%Y-%m-%d}": str(float(self.mids[wanted["coin"]]) + n) for n, d in enumerate(self.days)}
-        rows = [row(wanted["coin"], day, close) for day, close in closes.items()]
-        now = self.now.timestamp() * 1000
-        return [r for r in rows if r["T"] >= wanted["startTime"] and r["t"] <= min(now, wanted["endTime"])]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, question))
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        if callable(fault):
-            return fault(self)
-        status, body, headers = fault or (200, json.dumps(self.server.answer(question)), {})
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body.encode())), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
 def market():
-    with Market() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with serving(Market()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def candles_of(market, folder, pauses=(0.01, 0.01)):
@@ -98,7 +33,7 @@ def candles_of(market, folder, pauses=(0.01, 0.01)):
 def update(candles, *coins):
     async def go():
         try:
-            return [await candles.update(coin) for coin in coins]
+            return [(await candles.update(coin)).new for coin in coins]
         finally:
             await candles.info.close()
             candles.info._client = None
@@ -138,7 +73,8 @@ def test_the_file_says_where_and_when_each_candle_comes_from(market, tmp_path):
     header, first, *_ = candles.path("BTC").read_text().splitlines()
     assert header == "date,open,high,low,close,volume,trades,source,fetched_at"
     assert first == f"2024-02-01,70000.5,70000.5,70000.5,70000.5,1.5,3,{market.url},2024-03-10T12:00:00+00:00"
-    assert [path.name for path in tmp_path.iterdir()] == ["BTC_1d.csv"], "no partial file is left"
+    names = sorted(path.name for path in candles.path("BTC").parent.iterdir())
+    assert names == [".lock", "BTC_1d.csv", "asked.json"], "no partial file is left"
 
 
 def test_only_what_is_new_is_fetched_and_the_file_only_grows(market, tmp_path):
@@ -150,7 +86,7 @@ def test_only_what_is_new_is_fetched_and_the_file_only_grows(market, tmp_path):
     market.now = NOW + 2 * DAY
     market.mids["BTC"] = "1.0"  # a venue that rewrote its history would not change ours
     assert update(candles, "BTC") == [2]
-    assert market.asked[-1][1]["req"]["startTime"] == int(datetime(2024, 3, 10, tzinfo=UTC).timestamp() * 1000)
+    assert market.asked[-1][1]["req"]["startTime"] == int(datetime(2024, 3, 9, tzinfo=UTC).timestamp() * 1000)
     after = candles.path("BTC").read_text()
     assert after.startswith(before) and after.count("\n") == before.count("\n") + 2
 
@@ -165,8 +101,8 @@ def test_a_day_that_the_venue_has_not_closed_yet_is_waited_for(market, tmp_path)
 
 def test_the_first_fetch_of_twelve_coins_fits_into_half_a_minutes_budget(market, tmp_path):
     candles = candles_of(market, tmp_path)
-    market.mids |= dict.fromkeys(hyperliquid.DEFAULT_COINS, "10")
-    update(candles, *hyperliquid.DEFAULT_COINS)
+    market.mids |= dict.fromkeys(DEFAULT_COINS, "10")
+    update(candles, *DEFAULT_COINS)
     assert sum(weight for _, weight in candles.info.budget._spent) <= 500
 
 
@@ -199,7 +135,7 @@ def test_a_damaged_file_is_named(market, tmp_path):
     update(candles, "BTC")
     path = candles.path("BTC")
     path.write_text(path.read_text().replace("70001.5", "gone"))
-    with pytest.raises(StoreError, match=r"BTC_1d\.csv cannot be read.*move it away"):
+    with pytest.raises(StoreError, match=r"BTC_1d\.csv, line 3, cannot be read.*gone.*take the line out"):
         candles.stored("BTC")
     path.write_text(path.read_text().replace("gone", "-1"))
     with pytest.raises(StoreError, match="-1"):
@@ -208,7 +144,7 @@ def test_a_damaged_file_is_named(market, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(market, tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StoreError, match=r"BTC_1d\.csv"):
+    with pytest.raises(StoreError, match=r"taken/.*Not a directory: make the folder writable"):
         update(candles_of(market, tmp_path / "taken"), "BTC")
 
 
@@ -277,7 +213,7 @@ def test_nobody_there(market, tmp_path):
 
 
 def test_an_answer_that_drips_in_does_not_hold_us(market, monkeypatch):
-    monkeypatch.setattr(hyperliquid, "_SECONDS", 0.3)
+    monkeypatch.setattr(info_module, "_SECONDS", 0.3)
     over = threading.Event()
 
     def drip(handler):

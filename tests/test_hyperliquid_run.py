@@ -27,7 +27,9 @@ from portfolio_research.config import Settings, StoreError
 from portfolio_research.costs import costs_from
 from portfolio_research.engine.bot import HyperliquidTradingBot
 from portfolio_research.engine.supervisor import Halted
-from portfolio_research.market.hyperliquid import Budget, HyperliquidCandles, HyperliquidFeed, HyperliquidInfo
+from portfolio_research.market.candles import HyperliquidCandles
+from portfolio_research.market.hyperliquid import HyperliquidFeed
+from portfolio_research.market.info import Budget, HyperliquidInfo
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.store import Store, telemetry
 from portfolio_research.store.outbox import StoreSink
@@ -252,7 +254,7 @@ def test_a_restart_continues_and_asks_only_for_what_is_new(exchange: Exchange, s
     assert len(again.data_collector.returns(60)) == 60, "what was known before is known before the next bar"
     exchange.now += 3 * DAY
     asyncio.run(once([*WARM, 0, 1, 2]))
-    assert {q["req"]["startTime"] for q in exchange.asked_for("candleSnapshot")} == {int(TODAY.timestamp() * 1000)}
+    assert {q["req"]["startTime"] for q in exchange.asked_for("candleSnapshot")} == {int((TODAY - DAY).timestamp() * 1000)}
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from portfolio_research.config import ConfigError, DataError, Settings, portfoli
 from portfolio_research.costs import costs_from
 from portfolio_research.data import check_prices, load_episodes, load_prices, sample_prices
 from portfolio_research.handlers import configured_handlers
+from portfolio_research.market.candles import HyperliquidCandles
 from portfolio_research.market.feeds import ReplayFeed
-from portfolio_research.market.hyperliquid import HyperliquidCandles, HyperliquidFeed
+from portfolio_research.market.hyperliquid import HyperliquidFeed
 from portfolio_research.market.protocol import Feed
 from portfolio_research.monitor import PortfolioMonitor
 from portfolio_research.rebalancing import policy_from
