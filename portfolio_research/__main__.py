@@ -537,7 +537,8 @@ def _write_table(frame: pd.DataFrame, path: Path, interval: str) -> None:
     with partial.open("w", encoding="utf-8", newline="") as file:
         frame.to_csv(file, date_format="%Y-%m-%d" if interval == "1d" else "%Y-%m-%dT%H:%M:%SZ")
     partial.replace(path)
-    out.print(f"Written {path}: {len(frame):,} rows of {", ".join(map(str, frame.columns))}", highlight=False, soft_wrap=True)
+    told = f"Written {path}: {len(frame):,} rows of {', '.join(map(str, frame.columns))}"
+    out.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------- alerts

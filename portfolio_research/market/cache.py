@@ -1,7 +1,7 @@
 """Files of what a venue once told: a row is added at the end and never changed, and each says where it comes from.
 
-A venue serves only its newest candles, so what was fetched is kept for good. Each venue has a folder of its own, because
-the prices of two are never put together.
+A venue serves only its newest candles, so what was fetched is kept for good. Each venue has a folder of its own,
+because the prices of two are never put together.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class VenueFolder:
             os.close(descriptor)
 
     def asked_from(self, name: str) -> datetime:
-        """The earliest moment from which on a file's rows were ever asked for: what is older and absent, is not there."""
+        """From when on the rows of a file were ever asked for: what is absent since then, the venue does not have."""
         try:
             return datetime.fromisoformat(self._asked()[name])
         except (KeyError, TypeError, ValueError):

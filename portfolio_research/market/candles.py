@@ -30,7 +30,7 @@ Span = tuple[datetime, datetime]
 
 
 class HyperliquidCandles:
-    """Closed candles of one interval, a CSV file per coin. Whatever the venue does, a row that is kept stays as it is."""
+    """Closed candles of one interval, a CSV file per coin. Whatever the venue does, a row that is kept stays."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class HyperliquidCandles:
     def _missing(self, coin: str, now: datetime) -> list[Span]:
         """What to ask for: what closed since the newest candle, holes, and what is older than the oldest.
 
-        A question begins with a candle that is kept, where there is one: so a venue that rewrites its history is noticed.
+        A question begins with a candle that is kept, where there is one: so it is noticed if the venue rewrites it.
         """
         served, known = self.served_from(now), [candle.date for candle in self.stored(coin)]
         wanted = max(began(now - self.history, self.step), served)

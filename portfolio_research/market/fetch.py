@@ -1,4 +1,4 @@
-"""Many coins at once: what is missing of each is asked for, and a coin that fails keeps nobody else from being fetched."""
+"""Many coins at once: what is missing of each is asked for, and a coin that fails does not hold up the others."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def fetch_notes(fetched: Sequence[CoinFetch], candles: HyperliquidCandles, days:
             for moment in kept.revised if kept else ():
                 yield f"{each.coin}: the venue changed its {kind} of {_time(moment)}; what was first seen is kept."
         if not each.trouble and each.candles.times and each.candles.times[-1] + candles.step < closed:
-            yield f"{each.coin}: the venue has no candle after {_time(each.candles.times[-1])}: late, or traded no more."
+            last = _time(each.candles.times[-1])
+            yield f"{each.coin}: the venue has no candle after {last}: it is late, or {each.coin} is traded no more."
         if not each.trouble and not each.candles.times:
             yield f"{each.coin}: the venue has no candle of it yet."
     yield f"Kept in {candles.path(fetched[0].coin).parent}"

@@ -111,9 +111,9 @@ def bar_funding(rates: pd.DataFrame, prices: pd.DataFrame, bar: timedelta = DAY)
     """What a long position pays over each bar of a price table: the sum of the rates due in (begin, end] of the bar.
 
     A row of prices is named after the moment at which its bar begins and holds the price at its end: the row of date D
-    is the close of D+1 00:00, so its funding is the sum of the rates due after D 00:00 and up to D+1 00:00. That is what
-    a position pays between the close of the row before and this one. A bar is NaN unless rates are known before, within
-    and up to its end, with no more than 8 hours between two. Shape, index and columns are those of `prices`.
+    is the close of D+1 00:00, so its funding is the sum of the rates due after D 00:00 and up to D+1 00:00. That is
+    what a position pays between the close of the row before and this one. A bar is NaN unless rates are known at or
+    before its begin, at or after its end, and in between with no more than 8 hours from one to the next.
     """
     for name, frame in {"rates": rates, "prices": prices}.items():
         if not isinstance(frame.index, pd.DatetimeIndex) or str(frame.index.tz) != "UTC":
@@ -125,9 +125,8 @@ def bar_funding(rates: pd.DataFrame, prices: pd.DataFrame, bar: timedelta = DAY)
     width = pd.Timedelta(bar).value
     if (np.diff(begins) < width).any():
         raise DataError(f"the rows of prices follow each other faster than a bar of {bar}: give the bar's real length")
-    paid = {
-        coin: _paid(rates[coin].dropna(), begins, begins + width) if coin in rates else np.nan for coin in prices.columns
-    }
+    known = rates.reindex(columns=prices.columns)
+    paid = {coin: _paid(known[coin].dropna(), begins, begins + width) for coin in prices.columns}
     return pd.DataFrame(paid, index=prices.index, columns=prices.columns, dtype="float64")
 
 

@@ -1,6 +1,7 @@
 """Questions to Hyperliquid that need no key: prices, candles, funding rates, and how much one may ask.
 
-An answer is believed only if it has the shape that the venue documents: a web page with status 200 is not an empty market.
+An answer is believed only if it has the shape that the venue documents: a web page with status 200 is not an empty
+market.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class HyperliquidInfo:
     ) -> None:
         self.base_url = _address(base_url)
         self.budget = Budget()
-        self.on_ask: Callable[[dict[str, Any]], object] = lambda question: None  # told of each question, for a progress bar
+        self.on_ask: Callable[[dict[str, Any]], object] = lambda question: None  # a progress bar hears of each question
         self._client = client
         self._pauses = pauses
 
