@@ -60,8 +60,8 @@ def _day(when: pd.Timestamp) -> str:
     return when.strftime("%Y-%m-%d" if when == when.normalize() else "%Y-%m-%d %H:%M")
 
 # %% ../nbs/01_data.ipynb #730171e9
-def _check_values(prices: pd.DataFrame) -> None:
-    "Refuse text, infinities, prices that are not positive, and every NaN but those of a late listing."
+def _check_values(prices: pd.DataFrame, ended: bool) -> None:
+    "Refuse text, infinities, prices that are not positive, and every NaN but those of a late listing or, if told, an end."
     text = [c for c, kind in prices.dtypes.items() if not pd.api.types.is_float_dtype(kind)]
     if text:
         raise DataError(f"asset {text[0]} has values of type {prices[text[0]].dtype}; "
@@ -72,10 +72,11 @@ def _check_values(prices: pd.DataFrame) -> None:
         raise DataError(f"asset {prices.columns[absent.all(axis=0)][0]} has no price at all; drop the column")
     _refuse(prices, ~absent & ~(np.isfinite(values) & (values > 0)), "a price is positive and finite",
             "correct the source or drop the asset")
-    ended = np.logical_and.accumulate(absent[::-1], axis=0)[::-1]
-    _refuse(prices, ended, "the asset has no price from there on",
-            "end the table before that date or drop the asset")
-    _refuse(prices, absent & ~np.logical_and.accumulate(absent, axis=0), "there is a hole inside the series",
+    after = np.logical_and.accumulate(absent[::-1], axis=0)[::-1]
+    if not ended:
+        _refuse(prices, after, "the asset has no price from there on",
+                "end the table before that date or drop the asset")
+    _refuse(prices, absent & ~after & ~np.logical_and.accumulate(absent, axis=0), "there is a hole inside the series",
             "get the missing price or drop the asset; holes are never filled")
 
 
@@ -90,11 +91,13 @@ def _refuse(prices: pd.DataFrame, bad: np.ndarray, rule: str, remedy: str) -> No
 # %% ../nbs/01_data.ipynb #305bc0fd
 def check_prices(
     prices: pd.DataFrame,  # one row per date, one column per asset
+    *,
+    ended: bool = False,  # an asset may end before the table does, as one that was delisted
 ) -> pd.DataFrame:  # the same object, unchanged
     "Return prices that may be traded on; raise `DataError` with asset, date, rule and remedy for all others."
     _check_shape(prices)
     _check_dates(pd.DatetimeIndex(prices.index))
-    _check_values(prices)
+    _check_values(prices, ended)
     return prices
 
 # %% ../nbs/01_data.ipynb #5bf53535

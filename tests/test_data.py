@@ -99,6 +99,19 @@ def test_missing_values() -> None:
     ended = table()
     ended.iloc[4:, 2] = np.nan
     refused(ended, "A2", "2024-01-05", "no price from there on")
+    assert check_prices(ended, ended=True) is ended
+
+
+def test_an_end_passes_only_where_asked_for_and_a_hole_never() -> None:
+    both = table(8)
+    both.iloc[:2, 1] = both.iloc[6:, 1] = np.nan
+    refused(both, "A1", "2024-01-07", "no price from there on")
+    assert check_prices(both, ended=True) is both
+    both.iat[4, 1] = np.nan
+    with pytest.raises(DataError, match="A1 on 2024-01-05: .*hole inside"):
+        check_prices(both, ended=True)
+    with pytest.raises(DataError, match="A0 has no price at all"):
+        check_prices(table().assign(A0=np.nan), ended=True)
 
 
 @settings(max_examples=60, deadline=None)
