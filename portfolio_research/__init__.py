@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .engine.risk import RiskManager
     from .handlers import EmailAlertHandler, LogAlertHandler, SlackAlertHandler
     from .hrp import HierarchicalRiskParity
+    from .market.candles import HyperliquidCandles
     from .market.collector import DataCollector
+    from .market.funding import HyperliquidFunding, bar_funding
     from .monitor import PortfolioMonitor
     from .performance_plots import (
         plot_attribution,
@@ -76,6 +78,8 @@ __all__ = [
     "DataError",
     "EmailAlertHandler",
     "HierarchicalRiskParity",
+    "HyperliquidCandles",
+    "HyperliquidFunding",
     "HyperliquidTradingBot",
     "Judgement",
     "LogAlertHandler",
@@ -95,6 +99,7 @@ __all__ = [
     "TrialLedger",
     "VenueError",
     "WalkForwardSplit",
+    "bar_funding",
     "bootstrap_intervals",
     "brinson_fachler",
     "check_prices",
@@ -156,7 +161,9 @@ _HOMES = {  # where each public name lives
     "engine.risk": "RiskManager",
     "handlers": "EmailAlertHandler LogAlertHandler SlackAlertHandler",
     "hrp": "HierarchicalRiskParity",
+    "market.candles": "HyperliquidCandles",
     "market.collector": "DataCollector",
+    "market.funding": "HyperliquidFunding bar_funding",
     "monitor": "PortfolioMonitor",
     "performance_plots": "plot_attribution plot_distribution plot_intervals plot_monthly_returns plot_regimes"
     " plot_rolling plot_stress",
