@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .attribution import Contributions, contributions, fill_contributions, rebalancing_contribution
     from .backtest import BacktestResult, replay, walk_forward
     from .brinson import brinson_fachler
+    from .calendars import check_rows
     from .config import (
         AlertError,
         ConfigError,
@@ -103,6 +104,7 @@ __all__ = [
     "bootstrap_intervals",
     "brinson_fachler",
     "check_prices",
+    "check_rows",
     "content_hash",
     "contributions",
     "correlation_change",
@@ -150,6 +152,7 @@ _HOMES = {  # where each public name lives
     "attribution": "Contributions contributions fill_contributions rebalancing_contribution",
     "backtest": "BacktestResult replay walk_forward",
     "brinson": "brinson_fachler",
+    "calendars": "check_rows",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
     "content": "content_hash",

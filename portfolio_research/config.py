@@ -61,6 +61,8 @@ class RebalancingSettings(_Strict):
     "When to trade, and how much."
     enabled: bool = True
     interval_hours: float = Field(default=24, gt=0)
+    frequency: Literal["daily", "weekly", "monthly", "quarterly"] | None = Field(
+        default=None, description="or daily, weekly, monthly, quarterly: on the calendar (UTC), instead of interval_hours")
     tolerance: float = Field(default=0.05, gt=0, lt=1)  # drift of a weight, absolute
     high_volatility_tolerance: float = Field(default=0.03, gt=0, lt=1)  # used instead when the volatility regime is high
     min_positions: int = Field(default=3, ge=1)

@@ -11,6 +11,7 @@ import pytest
 from engine_runs import market, rows, run, settings
 from sqlalchemy import update
 
+from portfolio_research.calendars import check_rows
 from portfolio_research.config import ConfigError, DataError, Settings
 from portfolio_research.engine import wiring
 from portfolio_research.engine.bot import HyperliquidTradingBot
@@ -134,6 +135,29 @@ def test_an_interval_of_days_decides_that_often(store: Store) -> None:
     with store.read() as conn:
         slots = [row.slot for row in ledger.rebalances(conn, "main")]
     assert [slot.day for slot in slots[::-1]] == [1, 4, 7, 10, 13]
+
+
+def decided_on(store: Store) -> list[pd.Timestamp]:
+    """The bars on which it was decided, oldest first."""
+    with store.read() as conn:
+        return [pd.Timestamp(row.slot) for row in ledger.rebalances(conn, "main")][::-1]
+
+
+@pytest.mark.parametrize(("frequency", "slots"), [("weekly", 7), ("monthly", 2), ("quarterly", 2)])
+def test_a_frequency_decides_once_in_each_slot_of_the_calendar(store: Store, frequency: str, slots: int) -> None:
+    prices = market(7, bars=100)  # from 2020-03-01 on
+    run(settings(frequency=frequency, interval_hours=1e6), prices, store)
+    expected = prices.index[check_rows(prices.index, frequency, first=60)]
+    assert decided_on(store) == expected.tolist() and len(expected) == slots
+
+
+def test_missed_slots_are_one_decision_and_a_restart_knows_the_last_one(store: Store) -> None:
+    prices = market(7, bars=200)
+    gap = prices[(prices.index < "2020-03-10") | (prices.index >= "2020-06-17")]  # nothing ran for three months
+    monthly, start = settings(frequency="monthly"), prices.index[60].to_pydatetime()
+    for bars in (62, 69, 75, len(gap)):  # stopped and started again within a slot, across one, and after the gap
+        run(monthly, gap.iloc[:bars], store, start=start)
+    assert [f"{slot:%m-%d}" for slot in decided_on(store)] == ["03-01", "06-17", "07-01"]
 
 
 def test_a_limit_that_stops_an_order_makes_the_rebalance_partial(store: Store) -> None:

@@ -61,6 +61,7 @@ def write(text: str) -> Path:
         ("portfolio:\n  monitoring:\n    handlers:\n      email: {host: h, password: s}\n", "unknown key"),
         ("portfolio:\n  optimizer: {max_wieght: 0.2}\n", "did you mean portfolio.optimizer.max_weight?"),
         ("portfolio:\n  max_risk_share: 0.2\n", "did you mean portfolio.optimizer.max_risk_share?"),
+        ("portfolio:\n  rebalancing: {frequency: hourly}\n", "portfolio.rebalancing.frequency = 'hourly'"),
         ("portfolio:\n  optimizer: {missing: pairwise}\n", "unknown key portfolio.optimizer.missing"),
         ("portfolio:\n  optimizer: {linkage: nearest}\n", "portfolio.optimizer.linkage = 'nearest'"),
         ("portfolio:\n  optimizer: {covariance: lw}\n", "'sample', 'ledoit_wolf'"),

@@ -22,6 +22,7 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from portfolio_research.backtest import REGIME_HISTORY, market_regime, optimizer_from, refit
+from portfolio_research.calendars import new_slot
 from portfolio_research.config import ConfigError, DataError, OptimizationError, PortfolioError, Settings, StoreError
 from portfolio_research.costs import costs_from
 from portfolio_research.engine import wiring
@@ -308,9 +309,12 @@ class HyperliquidTradingBot:
         return rebalance_id if decision.rebalance else None
 
     def _is_due(self, ts: datetime) -> bool:
-        wanted = self.settings.portfolio.rebalancing
-        waited = self._last_slot is None or ts - self._last_slot >= timedelta(hours=wanted.interval_hours)
-        return wanted.enabled and waited
+        wanted, last = self.settings.portfolio.rebalancing, self._last_slot
+        if not wanted.enabled or last is None:
+            return wanted.enabled
+        if wanted.frequency is not None:
+            return new_slot(last, ts, wanted.frequency)
+        return ts - last >= timedelta(hours=wanted.interval_hours)
 
     def _regime(self) -> dict[str, Any]:
         """The market's volatility regime on the newest bar, judged once."""
