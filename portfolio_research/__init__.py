@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .significance import bootstrap_intervals, deflated_sharpe, headline
     from .streaming import StreamingMetrics
     from .stress import stress_report
+    from .sweeps import Sweep, sweep
     from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
@@ -97,6 +98,7 @@ __all__ = [
     "SlackAlertHandler",
     "StoreError",
     "StreamingMetrics",
+    "Sweep",
     "TrialLedger",
     "VenueError",
     "WalkForwardSplit",
@@ -141,6 +143,7 @@ __all__ = [
     "replay",
     "sample_prices",
     "stress_report",
+    "sweep",
     "to_returns",
     "trend_regime",
     "walk_forward",
@@ -179,6 +182,7 @@ _HOMES = {  # where each public name lives
     "significance": "bootstrap_intervals deflated_sharpe headline",
     "streaming": "StreamingMetrics",
     "stress": "stress_report",
+    "sweeps": "Sweep sweep",
     "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",

@@ -12,7 +12,7 @@ import os
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -65,15 +65,15 @@ def _moments(returns: Any) -> Any:
     return report(returns, periods_per_year=1).loc[_MOMENTS]
 
 
-def _entry(name: str, params: Any, data: str, returns: pd.Series | None, year: float, keep: bool) -> dict[str, Any]:
+def _entry(name: str, code: str | None, params: Any, data: str, returns: pd.Series | None, year: float) -> dict[str, Any]:
     "What the ledger remembers of a trial; one without returns counts, but has no Sharpe ratio."
     known = dict.fromkeys(_MOMENTS) if returns is None else _moments(returns).to_dict()
-    content = {"name": name, "params": params, "data": data, "version": __version__}
+    content = {"name": name, "code": code, "params": params, "data": data, "version": __version__}
     return {
         "trial": content_hash(content), **content,
         **{key: None if value is None or value != value else float(value) for key, value in known.items()},
         "periods_per_year": float(year), "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "returns": _stored(returns) if keep and returns is not None else None,
+        "returns": None if returns is None else _stored(returns),
     }
 
 # %% ../nbs/24_trials.ipynb #69899547
@@ -120,18 +120,23 @@ class TrialLedger:
         self._trials: dict[str, dict[str, Any]] = {}
         self._seen: Counter[str] = Counter()
         self._read = 0
-        self._refresh()
+        _refresh(self)
 
     def record(self, *, name: str, params: Mapping[str, Any], data: pd.DataFrame, returns: pd.Series,
                periods_per_year: float = 365.0) -> str:
         "Count a trial and return its hash; parameters as `described`, data as `content_hash`."
-        entry = _entry(name, described(params), content_hash(data), returns, periods_per_year, self.keep_returns)
-        self._add([entry])
-        return str(entry["trial"])
+        return self.record_sweep(name, None, content_hash(data), [(params, returns)], periods_per_year)[0]
+
+    def record_sweep(self, name: str, code: str | None, data: str, results: Sequence[tuple[Mapping[str, Any], pd.Series | None]],
+                     periods_per_year: float = 365.0) -> list[str]:
+        "Count many trials of one function, by its `fingerprint` too, on data known by their hash; None: it gave no returns."
+        entries = [_entry(name, code, described(params), data, returns, periods_per_year) for params, returns in results]
+        _add(self, entries if self.keep_returns else [{**entry, "returns": None} for entry in entries])
+        return [entry["trial"] for entry in entries]
 
     def table(self) -> pd.DataFrame:
         "One row per trial in the order of their first appearance: what it was, its moments, how often it was seen."
-        self._refresh()
+        _refresh(self)
         return _table(self._trials, self._seen)
 
     def on(self, data: Any) -> pd.DataFrame:
@@ -152,11 +157,7 @@ class TrialLedger:
         return f"TrialLedger({len(self)} trials, seen {self._seen.total()} times, {where})" + "".join(
             f"\n  {problem}" for problem in self.problems.values())
 
-    def _add(self, entries: list[dict[str, Any]]) -> None:
-        _add(self, entries)
 
-    def _refresh(self) -> None:
-        _refresh(self)
 
 # %% ../nbs/24_trials.ipynb #ed63407c
 def _absorb(ledger: TrialLedger, entry: Mapping[str, Any]) -> None:
@@ -167,14 +168,14 @@ def _absorb(ledger: TrialLedger, entry: Mapping[str, Any]) -> None:
 # %% ../nbs/24_trials.ipynb #895a7d04
 def _add(ledger: TrialLedger, entries: list[dict[str, Any]]) -> None:
     "Count trials; a known one takes a short line."
-    ledger._refresh()
+    _refresh(ledger)
     known, lines = set(ledger._trials), list[dict[str, Any]]()
     for entry in entries:
         lines.append({"trial": entry["trial"], "at": entry["at"]} if entry["trial"] in known else entry)
         known.add(entry["trial"])
     if ledger.path is not None:
         _append(ledger.path, lines)
-        ledger._refresh()
+        _refresh(ledger)
     else:
         for line in lines:
             _absorb(ledger, line)
@@ -191,7 +192,7 @@ def _refresh(ledger: TrialLedger) -> None:
             if ledger._read not in ledger.problems:
                 said = f"{ledger.path}: the line at byte {ledger._read} is cut off or damaged; its trial is not counted"
                 ledger.problems[ledger._read] = said
-                warnings.warn(said, stacklevel=4)
+                warnings.warn(said, stacklevel=3)
             if not line.endswith(b"\n"):
                 return  # read again once it is a line
         else:
