@@ -70,6 +70,13 @@ class RebalancingSettings(_Strict):
     large_trade_threshold: float = Field(default=10_000.0, gt=0)  # above it, TWAP
     twap_slices: int = Field(default=5, ge=2)
     lookback: int = Field(default=252, ge=2)  # returns given to the optimiser
+    tolerance_mode: Literal["absolute", "relative", "risk", "cost_aware"] = Field(
+        default="absolute", description="tolerance of a weight (absolute), of its target, of its risk; or cost_aware"
+    )
+    trade_to: Literal["target", "halfway", "edge"] = Field(default="target", description="or halfway, edge of the tolerance")
+    max_position: float = Field(default=1.0, gt=0, le=1, description="cap on a target weight; the others get the excess")
+    risk_aversion: float = Field(default=5.0, gt=0, description="wanted Sharpe ratio over volatility (cost_aware)")
+    normal_volatility: float = Field(default=0.04, gt=0, description="of an asset per bar in normal times (cost_aware)")
 
 # %% ../nbs/00_config.ipynb #ddc92c7e
 class AnalyticsSettings(_Strict):
@@ -83,6 +90,11 @@ class CostSettings(_Strict):
     "What a trade costs, as fractions of its notional."
     fee: float = Field(default=0.00045, ge=0, lt=0.1)
     slippage: float = Field(default=0.0005, ge=0, lt=0.1)
+    spread: float = Field(default=0.0, ge=0, lt=0.1, description="bid to ask; a taker crosses half, beside slippage")
+    maker_fee: float = Field(default=0.00015, ge=0, lt=0.1, description="of orders that wait in the book (maker_share)")
+    maker_share: float = Field(default=0.0, ge=0, le=1, description="part of the amount that is traded as maker")
+    impact: float = Field(default=0.0, ge=0, description="Y of the square-root law, near 1; 0: none; needs volumes")
+    participation: float = Field(default=0.1, gt=0, le=1, description="most of a bar's volume in one order, if known")
 
 # %% ../nbs/00_config.ipynb #1c5f2f76
 class RiskSettings(_Strict):
