@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         load_settings,
     )
     from .content import content_hash
-    from .costs import Costs
+    from .costs import Costs, Liquidity
     from .dashboard.manager import DashboardManager
     from .data import check_prices, load_episodes, load_prices, sample_prices, to_returns
     from .engine.bot import HyperliquidTradingBot
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
         plot_weight_intervals,
         plot_weights,
     )
-    from .rebalancing import Policy, Position, Positions
+    from .positions import Position, Positions
+    from .rebalancing import Policy
     from .regimes import correlation_regime, current_regime, detect_regime, markov_regime, trend_regime
     from .risk import correlation_change, portfolio_risk
     from .shortfall import implementation_shortfall
@@ -84,6 +85,7 @@ __all__ = [
     "HyperliquidFunding",
     "HyperliquidTradingBot",
     "Judgement",
+    "Liquidity",
     "LogAlertHandler",
     "OptimizationError",
     "OrderExecutor",
@@ -159,7 +161,7 @@ _HOMES = {  # where each public name lives
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
     "content": "content_hash",
-    "costs": "Costs",
+    "costs": "Costs Liquidity",
     "dashboard.manager": "DashboardManager",
     "data": "check_prices load_episodes load_prices sample_prices to_returns",
     "engine.bot": "HyperliquidTradingBot",
@@ -175,7 +177,8 @@ _HOMES = {  # where each public name lives
     " plot_rolling plot_stress",
     "plots": "plot_comparison plot_dendrogram plot_equity plot_metrics plot_risk_contributions plot_waterfall"
     " plot_weight_intervals plot_weights",
-    "rebalancing": "Policy Position Positions",
+    "positions": "Position Positions",
+    "rebalancing": "Policy",
     "regimes": "correlation_regime current_regime detect_regime markov_regime trend_regime",
     "risk": "correlation_change portfolio_risk",
     "shortfall": "implementation_shortfall",

@@ -54,12 +54,14 @@ def band_widths(
     with_book, of_book = _book_variance(target, covariance)
     if mode == "risk":
         sigma = np.sqrt(variance) + np.zeros_like(with_book)
-        return np.divide(width * np.sqrt(of_book), sigma, out=np.full_like(with_book, np.inf), where=sigma > 0)
+        book = width * np.sqrt(of_book)
+        return np.asarray(np.divide(book, sigma, out=np.full_like(sigma, np.inf), where=sigma > 0), dtype=np.float64)
     if cost is None:
         raise ConfigError("tolerance_mode is cost_aware, and it depends on the cost of a trade: pass costs=, or set "
                           "portfolio.rebalancing.tolerance_mode to absolute or relative")
     apart = np.maximum(variance - 2.0 * with_book + of_book, 0.0)
-    return np.cbrt(1.5 * cost * _counted(target) ** 2 * apart / (risk_aversion * normal_volatility**2))
+    drifts = _counted(target) ** 2 * apart  # variance of each weight per bar
+    return np.asarray(np.cbrt(1.5 * cost * drifts / (risk_aversion * normal_volatility**2)), dtype=np.float64)
 
 # %% ../nbs/20b_bands.ipynb #15edf27a
 def capped_weights(

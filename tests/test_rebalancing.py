@@ -237,7 +237,7 @@ def test_decision_is_json() -> None:
     assert out["rebalance"] is True
     assert set(out["recommendations"][0]) == {
         "asset", "side", "current_weight", "target_weight", "drift", "amount_to_trade", "urgency", "estimated_cost",
-        "use_twap", "reason"}
+        "use_twap", "reason", "tolerance", "urgency_reason", "amount_left"}
 
 
 @settings(max_examples=100, deadline=None)
