@@ -79,7 +79,7 @@ def _dissimilarity(correlation: Array, distance: str) -> Array:
     off = i != j
     k, i, j = k[off], i[off], j[off]
     found[k, i, j] = ((apart[k, i] - apart[k, j]) ** 2).sum(axis=1)
-    return found
+    return np.asarray(found)
 
 # %% ../nbs/10a_rolling.ipynb #29d55bbc
 def _walks(dissimilarity: Array) -> tuple[NDArray[np.intp], Array]:
@@ -122,7 +122,7 @@ def rolling_leaves(
     order = np.argsort(steps, axis=1, kind="stable")
     sorted_steps = np.take_along_axis(steps, order, axis=1)
     close = np.diff(sorted_steps, axis=1) < 1e-11 * (1.0 + np.abs(sorted_steps[:, 1:]))
-    return _merged(path, order), close.any(axis=1)
+    return _merged(path, order), np.asarray(close.any(axis=1))
 
 # %% ../nbs/10a_rolling.ipynb #ec421aab
 def _memberships(n: int) -> tuple[list[tuple[int, int, int]], Array]:
