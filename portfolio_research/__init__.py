@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .analytics import PortfolioAnalytics
     from .attribution import Contributions, contributions, fill_contributions, rebalancing_contribution
-    from .backtest import BacktestResult, replay, walk_forward
+    from .backtest import BacktestResult, compare, follow, walk_forward
+    from .backtest_plots import plot_backtest
     from .brinson import brinson_fachler
     from .calendars import check_rows
     from .config import (
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .streaming import StreamingMetrics
     from .stress import stress_report
     from .sweeps import Sweep, sweep
+    from .targets import EqualWeight, InverseVariance
     from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
@@ -80,10 +82,12 @@ __all__ = [
     "DataCollector",
     "DataError",
     "EmailAlertHandler",
+    "EqualWeight",
     "HierarchicalRiskParity",
     "HyperliquidCandles",
     "HyperliquidFunding",
     "HyperliquidTradingBot",
+    "InverseVariance",
     "Judgement",
     "Liquidity",
     "LogAlertHandler",
@@ -109,6 +113,7 @@ __all__ = [
     "brinson_fachler",
     "check_prices",
     "check_rows",
+    "compare",
     "content_hash",
     "contributions",
     "correlation_change",
@@ -117,6 +122,7 @@ __all__ = [
     "deflated_sharpe",
     "detect_regime",
     "fill_contributions",
+    "follow",
     "headline",
     "implementation_shortfall",
     "judge",
@@ -125,6 +131,7 @@ __all__ = [
     "load_settings",
     "markov_regime",
     "plot_attribution",
+    "plot_backtest",
     "plot_comparison",
     "plot_dendrogram",
     "plot_distribution",
@@ -142,7 +149,6 @@ __all__ = [
     "portfolio_risk",
     "probability_of_overfitting",
     "rebalancing_contribution",
-    "replay",
     "sample_prices",
     "stress_report",
     "sweep",
@@ -155,7 +161,8 @@ __all__ = [
 _HOMES = {  # where each public name lives
     "analytics": "PortfolioAnalytics",
     "attribution": "Contributions contributions fill_contributions rebalancing_contribution",
-    "backtest": "BacktestResult replay walk_forward",
+    "backtest": "BacktestResult compare follow walk_forward",
+    "backtest_plots": "plot_backtest",
     "brinson": "brinson_fachler",
     "calendars": "check_rows",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
@@ -186,6 +193,7 @@ _HOMES = {  # where each public name lives
     "streaming": "StreamingMetrics",
     "stress": "stress_report",
     "sweeps": "Sweep sweep",
+    "targets": "EqualWeight InverseVariance",
     "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",

@@ -271,7 +271,7 @@ def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Hierarchical-risk-parity weights of a price file, next to equal weight and inverse variance."""
-    from portfolio_research.backtest import optimizer_from
+    from portfolio_research.targets import optimizer_from
     from portfolio_research.data import to_returns
 
     rebalancing = {"rebalancing": None if lookback is None else {"lookback": lookback}}
@@ -327,60 +327,64 @@ def backtest(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Back-test with the configured tolerance, costs and minimum trade: the rules of the paper engine."""
-    from rich.progress import Progress
-
-    from portfolio_research.backtest import optimizer_from, replay
-    from portfolio_research.costs import Costs
+    from portfolio_research.backtest import compare
+    from portfolio_research.costs import costs_from
     from portfolio_research.metrics import report as metrics_report
     from portfolio_research.rebalancing import policy_from
+    from portfolio_research.targets import optimizer_from
 
     settings = _settings(config, data=_source(prices))
     frame = _prices(prices)
     p = settings.portfolio
-    with Progress(console=err, transient=True) as progress:
-        task = progress.add_task("Back-testing", total=None)
-        result = replay(
-            frame,
-            policy=policy_from(settings),
-            costs=Costs(p.costs.fee, p.costs.slippage),
-            start=start,
-            lookback=p.rebalancing.lookback,
-            capital=p.capital,
-            estimator=optimizer_from(settings),
-            on_bar=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    held = frame.loc[result.equity.index]
-    simple = (held / held.iloc[0]).mean(axis=1).pct_change().fillna(0.0)
+    runs = compare(
+        frame,
+        {"hrp": optimizer_from(settings)},
+        policy=policy_from(settings),
+        costs=costs_from(settings),
+        start=start,
+        lookback=p.rebalancing.lookback,
+        capital=p.capital,
+        progress=err.is_terminal,
+    )
+    result = runs["hrp"]
     year, rate = settings.periods_per_year, p.analytics.risk_free_rate
-    metrics = result.report(periods_per_year=year, risk_free_rate=rate, benchmark=simple)
+    held = runs["bought and held"].returns
+    table = {
+        name: metrics_report(run.returns, held, periods_per_year=year, risk_free_rate=rate) for name, run in runs.items()
+    }
     if csv:
         with csv.open("w", encoding="utf-8", newline="") as file:
             result.equity.to_csv(file, header=["equity"])
     if as_json:
-        out.print_json(json.dumps({k: None if v != v else float(v) for k, v in metrics.items()}))
+        out.print_json(json.dumps({k: None if v != v else float(v) for k, v in table["hrp"].items()}))
         return
-    alternative = metrics_report(simple, periods_per_year=year, risk_free_rate=rate)
     span = f"{held.index[0]:%Y-%m-%d} to {held.index[-1]:%Y-%m-%d}, {year:g} periods per year"
-    out.print(_metric_table(metrics.to_dict(), alternative.to_dict(), span))
+    out.print(_metric_table(table, span))
     out.print(
-        f"{result.trades} trades, costs {result.costs.sum():,.2f} {p.quote}"
+        f"{len(result.trades)} trades, costs {result.costs.sum():,.2f} {p.quote}"
         + (f"; equity written to {csv}" if csv else ""),
         highlight=False,
     )
 
 
-def _metric_table(metrics: dict[Any, float], simple: dict[Any, float], title: str) -> Table:
-    """Each metric beside that of the simplest alternative, with its definition."""
+def _metric_table(table: dict[str, pd.Series[float]], title: str) -> Table:
+    """Each metric beside those of the simple rules; with its definition where the terminal is wide enough."""
     from portfolio_research.metrics import REGISTRY
 
-    table = Table(title=title, caption="Held: the same assets bought once in equal parts, without costs.")
-    for column, justify in (("metric", "left"), ("HRP", "right"), ("held", "right"), ("definition", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for name, value in metrics.items():
-        known = REGISTRY[str(name)]
+    shown = Table(title=title, caption="Beside it: the same prices, checks and costs, for rules that need no tree.")
+    shown.add_column("metric")
+    for name in table:
+        shown.add_column(name, justify="right")
+    wide = out.width >= WIDE
+    if wide:
+        shown.add_column("definition")
+    for metric in table["hrp"].index:
+        known = REGISTRY[str(metric)]
         show = {"fraction": _percent, "flag": _flag}.get(known.unit, _number)
-        table.add_row(known.label, show(value), show(simple[name]), escape(known.formula))
-    return table
+        shown.add_row(
+            known.label, *(show(run[metric]) for run in table.values()), *([escape(known.formula)] if wide else [])
+        )
+    return shown
 
 
 @app.command(epilog="Example: portfolio-research report --as-of 2020-03-31")

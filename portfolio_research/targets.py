@@ -108,12 +108,11 @@ class _Asked:
     lookback: int  # returns given to the estimator
     model: Any  # anything with fit(returns) and weights_; fitted again and again
     universe: NDArray[np.bool_]  # who takes part, shape (K, N)
+    asks: bool  # whether it has to be told what is held
     weights: Array = field(init=False)  # shape (K, N); NaN until known, 0 for who does not take part
-    asks: bool = field(init=False)  # whether it has to be told what is held
 
     def __post_init__(self) -> None:
         self.weights = np.full(self.universe.shape, np.nan)
-        self.asks = _asks(self.model, "previous_weights")
 
     def at(
         self,
@@ -128,23 +127,38 @@ class _Asked:
             try:
                 fitted = refit(self.model, window, held=book, order=getattr(self.model, "order_", None))
             except PortfolioError as error:
-                raise type(error)(f"{self.returns.index[row - 1]:%Y-%m-%d}: {error}") from error
-            self.weights[k] = self._checked(pd.Series(fitted, dtype=np.float64), row)
+                raise type(error)(f"{self.day(k)}: {error}") from error
+            self.weights[k] = self._checked(fitted if isinstance(fitted, pd.Series) else pd.Series(fitted, window.columns), k)
         return np.asarray(self.weights[k])
 
-    def _checked(self, fitted: "pd.Series[float]", row: int) -> Array:
+    def day(self, k: int) -> str:
+        "Date of check number k, for a message."
+        return f"{self.returns.index[self.rows[k] - 1]:%Y-%m-%d}"
+
+    def _checked(self, fitted: "pd.Series[float]", k: int) -> Array:
         "Weights in the order of the columns; an asset that is not named gets nothing."
-        day = f"{self.returns.index[row - 1]:%Y-%m-%d}"
         if strange := [str(a) for a in fitted.index if a not in self.returns.columns]:
-            raise OptimizationError(f"{day}: the estimator gave a weight to {strange[0]}, which is no asset of the returns")
+            raise OptimizationError(f"{self.day(k)}: the estimator gave a weight to {strange[0]}, which is no asset of the returns")
         if not (finite := np.isfinite(fitted.to_numpy())).all():
             asset = fitted.index[int((~finite).argmax())]
-            raise OptimizationError(f"{day}: the estimator gave {asset!s} the weight {fitted[asset]:g}; weights are finite")
+            raise OptimizationError(f"{self.day(k)}: the estimator gave {asset!s} the weight {fitted[asset]:g}; weights are finite")
         return np.asarray(fitted.reindex(self.returns.columns, fill_value=0.0), dtype=np.float64)
 
 # %% ../nbs/19b_targets.ipynb #88d14179
 class TargetPath(_Asked):
     "Target weights at each check of a history; those that depend on what is held wait until they are asked for."
+
+    @classmethod
+    def known(
+        cls,
+        prices: pd.DataFrame,  # one column per asset
+        rows: NDArray[np.intp],  # rows with targets, shape (K,)
+        weights: Array,  # shape (K, N), finite
+    ) -> Self:  # a path that asks no estimator
+        "Targets that somebody else made."
+        path = cls(prices.iloc[1:], rows, 0, None, weights != 0, asks=False)
+        path.weights = np.ascontiguousarray(weights)
+        return path
 
     def foresee(
         self,
@@ -187,7 +201,7 @@ def target_path(
         raise DataError(f"no asset has {min_history or lookback} returns in the {lookback} before "
                         f"{prices.index[rows[0]]:%Y-%m-%d}; start later, or use a shorter lookback")
     model = HierarchicalRiskParity() if estimator is None else clone(estimator, safe=False)
-    path = TargetPath(returns, rows, lookback, model, there)
+    path = TargetPath(returns, rows, lookback, model, there, _asks(model, "previous_weights"))
     path.foresee(progress)
     return path
 

@@ -313,8 +313,8 @@ def test_a_back_test_is_explained_to_the_last_digit():
     done = walk_forward(prices, step=21, cost=0.001)
     nav, close = done.nav, prices.loc[done.nav.index]
     units = (done.amounts / close.loc[done.amounts.index]).reindex(close.index).fillna(0.0).cumsum()
-    weights = (units * close / done.capital).div(nav, axis=0).shift(fill_value=0.0)
-    costs = (done.costs.reindex(nav.index).fillna(0.0) / done.capital) / nav.shift(fill_value=1.0)
+    weights = (units * close).div(nav, axis=0).shift(fill_value=0.0)
+    costs = done.costs.reindex(nav.index).fillna(0.0) / nav.shift(fill_value=1.0)
     got = contributions(close.pct_change().fillna(0.0), weights, costs=costs)
     np.testing.assert_allclose(got.returns, done.returns, rtol=1e-9, atol=1e-13)
     assert got.total == pytest.approx(nav.iloc[-1] - 1, rel=1e-12) and got.by("kind")["cost"] < 0

@@ -14,12 +14,14 @@ import pytest
 from portfolio_research import __main__ as command_line
 from portfolio_research.__main__ import main
 from portfolio_research.alerts import AlertType, Rule, Severity, evaluate
-from portfolio_research.backtest import optimizer_from, replay
+from portfolio_research.backtest import walk_forward
 from portfolio_research.config import Settings
 from portfolio_research.data import load_prices, sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
+from portfolio_research.rebalancing import Policy
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
+from portfolio_research.targets import optimizer_from
 
 COMMANDS = [
     "run",
@@ -126,7 +128,7 @@ def test_backtest_keeps_the_configured_options(cli, price_file: Path, tmp_path: 
 
     wanted = Settings(portfolio={"optimizer": {"max_weight": {"KO": 0.1}}})  # type: ignore[arg-type]
     prices = load_prices(price_file)
-    same = replay(prices, start="2020-05-01", estimator=optimizer_from(wanted))
+    same = walk_forward(prices, optimizer_from(wanted), start="2020-05-01", policy=Policy())
     assert final("portfolio: {optimizer: {max_weight: {KO: 0.1}}}") == pytest.approx(same.equity.iloc[-1], rel=1e-12)
     assert final("") != pytest.approx(same.equity.iloc[-1], rel=1e-6)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from engine_runs import LEDGER, OPTIONS, market, rows
 
-from portfolio_research.backtest import optimizer_from
 from portfolio_research.config import PortfolioError, Settings, portfolio_home
 from portfolio_research.data import to_returns
 from portfolio_research.engine.process import run_engine
 from portfolio_research.store import Store
+from portfolio_research.targets import optimizer_from
 
 KILLS = 10
 FORK = multiprocessing.get_context("fork")  # a real process, without the seconds that imports take

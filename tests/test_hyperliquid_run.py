@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from engine_runs import rows
 
-from portfolio_research.backtest import replay
+from portfolio_research.backtest import walk_forward
 from portfolio_research.config import Settings, StoreError
 from portfolio_research.costs import costs_from
 from portfolio_research.engine.bot import HyperliquidTradingBot
@@ -226,7 +226,7 @@ def test_it_warms_up_trades_marks_and_decides_on_the_next_closed_candle(
     asyncio.run(scenario())
     prices = engine.feed.history(10_000)
     wanted = engine.settings
-    expected = replay(
+    expected = walk_forward(
         prices, policy=policy_from(wanted), costs=costs_from(wanted), lookback=60, start=f"{TODAY - 10 * DAY:%F}"
     )
     with store.read() as conn:

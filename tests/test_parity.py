@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from engine_runs import OPTIONS, market, run, settings
 
-from portfolio_research.backtest import BacktestResult, optimizer_from, replay
+from portfolio_research.backtest import BacktestResult, walk_forward
 from portfolio_research.config import Settings
 from portfolio_research.costs import costs_from
 from portfolio_research.data import sample_prices
 from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.store import Store, ledger, telemetry
+from portfolio_research.targets import optimizer_from
 
 pytestmark = pytest.mark.no_cover  # many bars over the same lines: tracing them only takes time
 
@@ -31,7 +32,7 @@ def compare(
     """Run both, compare them bar by bar, and return the kinds of orders that there were, and the back-test."""
     begin = pd.Timestamp(start) if isinstance(start, pd.Timestamp) else pd.Timestamp(start, tz="UTC")
     run(wanted, prices, store, start=begin.to_pydatetime())
-    expected = replay(
+    expected = walk_forward(
         prices, policy=policy_from(wanted), costs=costs_from(wanted), lookback=wanted.portfolio.rebalancing.lookback,
         start=begin, capital=wanted.portfolio.capital, estimator=optimizer_from(wanted),
     )
@@ -42,7 +43,7 @@ def compare(
         targets = [telemetry.latest_targets(conn, "main", point.ts) for point in curve]
     assert [point.ts for point in curve] == list(expected.equity.index)
     np.testing.assert_allclose([point.equity for point in curve], expected.equity.to_numpy(), rtol=1e-9)
-    assert [row.state == "done" for row in decisions] == [decision.rebalance for decision in expected.decisions]
+    assert [row.state == "done" for row in decisions] == expected.nav.index.isin(expected.costs.index).tolist()
     stored = pd.DataFrame([found[1] for found in targets if found], expected.weights.index)[expected.weights.columns]
     np.testing.assert_allclose(stored.to_numpy(), expected.weights.to_numpy(), atol=1e-9)
     return kinds, expected
@@ -68,6 +69,6 @@ def test_with_every_option_of_the_optimiser_it_is_the_back_test(store: Store) ->
     for off in ({"order_tolerance": 0.0}, {"trading_cost": 0.0}, {"max_weight": 1.0}, {"max_risk_share": None},
                 {"merge_correlated": None}):  # each of them matters here: the comparison was about all of them
         without = HierarchicalRiskParity(**options | off)
-        other = replay(prices.iloc[:85], policy=policy_from(wanted), costs=costs_from(wanted), lookback=60,
+        other = walk_forward(prices.iloc[:85], policy=policy_from(wanted), costs=costs_from(wanted), lookback=60,
                        start=prices.index[60], estimator=without)
         assert np.abs(other.weights - found.weights.iloc[: len(other.weights)]).to_numpy().max() > 1e-4, off

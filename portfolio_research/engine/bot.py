@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pandas as pd
 from sqlalchemy import Connection
 
-from portfolio_research.backtest import REGIME_HISTORY, market_regime, optimizer_from, refit
+from portfolio_research.backtest import REGIME_HISTORY, market_regime
 from portfolio_research.calendars import new_slot
 from portfolio_research.config import ConfigError, DataError, OptimizationError, PortfolioError, Settings, StoreError
 from portfolio_research.costs import costs_from
@@ -37,6 +37,7 @@ from portfolio_research.market.paper import PaperExchange
 from portfolio_research.market.protocol import Feed, Tick, Venue
 from portfolio_research.rebalancing import Decision, decide, policy_from
 from portfolio_research.store import Store, ledger, telemetry
+from portfolio_research.targets import optimizer_from, refit
 
 log = logging.getLogger(__name__)
 

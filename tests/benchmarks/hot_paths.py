@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from portfolio_research import (
-    Costs,
     HierarchicalRiskParity,
     Policy,
     PortfolioAnalytics,
@@ -27,7 +26,6 @@ from portfolio_research import (
     headline,
     load_episodes,
     markov_regime,
-    replay,
     sample_prices,
     stress_report,
     to_returns,
@@ -82,9 +80,7 @@ def paths() -> dict[str, Callable[[], object]]:
         "weight intervals, 500 fits of 20 assets x 500 days": lambda: weight_intervals(market(20, 500)),
         "all metrics, 20 assets x 799 days": lambda: report(returns, periods_per_year=252),
         "walk-forward, 548 fits of 20 assets": lambda: walk_forward(prices, lookback=252),
-        "replay, 43 bars of 20 assets": lambda: replay(
-            prices, policy=Policy(), costs=Costs(), start=prices.index[-43]
-        ),
+        "bot's rules, 43 bars of 20 assets": lambda: walk_forward(prices, policy=Policy(), start=prices.index[-43]),
         **judged(),
     }
 
