@@ -26,10 +26,19 @@ if TYPE_CHECKING:
     from .content import content_hash
     from .costs import Costs, Liquidity
     from .dashboard.manager import DashboardManager
-    from .data import check_prices, load_episodes, load_prices, sample_prices, to_returns
+    from .data import (
+        PeriodsPerYear,
+        check_prices,
+        infer_periods_per_year,
+        load_episodes,
+        load_prices,
+        sample_prices,
+        to_returns,
+    )
     from .engine.bot import HyperliquidTradingBot
     from .engine.execution import AdvancedExecutor, OrderExecutor
     from .engine.risk import RiskManager
+    from .faults import QualityPolicy
     from .handlers import EmailAlertHandler, LogAlertHandler, SlackAlertHandler
     from .hrp import HierarchicalRiskParity
     from .market.candles import HyperliquidCandles
@@ -56,8 +65,10 @@ if TYPE_CHECKING:
         plot_weights,
     )
     from .positions import Position, Positions
+    from .quality import QualityReport, inspect_prices
     from .rebalancing import Policy
     from .regimes import correlation_regime, current_regime, detect_regime, markov_regime, trend_regime
+    from .research_plots import plot_availability
     from .risk import correlation_change, portfolio_risk
     from .shortfall import implementation_shortfall
     from .significance import bootstrap_intervals, deflated_sharpe, headline
@@ -93,12 +104,15 @@ __all__ = [
     "LogAlertHandler",
     "OptimizationError",
     "OrderExecutor",
+    "PeriodsPerYear",
     "Policy",
     "PortfolioAnalytics",
     "PortfolioError",
     "PortfolioMonitor",
     "Position",
     "Positions",
+    "QualityPolicy",
+    "QualityReport",
     "RiskManager",
     "Settings",
     "SlackAlertHandler",
@@ -125,12 +139,15 @@ __all__ = [
     "follow",
     "headline",
     "implementation_shortfall",
+    "infer_periods_per_year",
+    "inspect_prices",
     "judge",
     "load_episodes",
     "load_prices",
     "load_settings",
     "markov_regime",
     "plot_attribution",
+    "plot_availability",
     "plot_backtest",
     "plot_comparison",
     "plot_dendrogram",
@@ -170,10 +187,11 @@ _HOMES = {  # where each public name lives
     "content": "content_hash",
     "costs": "Costs Liquidity",
     "dashboard.manager": "DashboardManager",
-    "data": "check_prices load_episodes load_prices sample_prices to_returns",
+    "data": "PeriodsPerYear check_prices infer_periods_per_year load_episodes load_prices sample_prices to_returns",
     "engine.bot": "HyperliquidTradingBot",
     "engine.execution": "AdvancedExecutor OrderExecutor",
     "engine.risk": "RiskManager",
+    "faults": "QualityPolicy",
     "handlers": "EmailAlertHandler LogAlertHandler SlackAlertHandler",
     "hrp": "HierarchicalRiskParity",
     "market.candles": "HyperliquidCandles",
@@ -185,8 +203,10 @@ _HOMES = {  # where each public name lives
     "plots": "plot_comparison plot_dendrogram plot_equity plot_metrics plot_risk_contributions plot_waterfall"
     " plot_weight_intervals plot_weights",
     "positions": "Position Positions",
+    "quality": "QualityReport inspect_prices",
     "rebalancing": "Policy",
     "regimes": "correlation_regime current_regime detect_regime markov_regime trend_regime",
+    "research_plots": "plot_availability",
     "risk": "correlation_change portfolio_risk",
     "shortfall": "implementation_shortfall",
     "significance": "bootstrap_intervals deflated_sharpe headline",
