@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .backtest import BacktestResult, compare, follow, walk_forward
     from .backtest_plots import plot_backtest
     from .brinson import brinson_fachler
+    from .budget import RiskBudget, risk_budget
     from .calendars import check_rows
     from .config import (
         AlertError,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .stress import stress_report
     from .sweeps import Sweep, sweep
     from .targets import EqualWeight, InverseVariance
+    from .timing import execution_options, liquidity_profile
     from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
@@ -113,6 +115,7 @@ __all__ = [
     "Positions",
     "QualityPolicy",
     "QualityReport",
+    "RiskBudget",
     "RiskManager",
     "Settings",
     "SlackAlertHandler",
@@ -135,6 +138,7 @@ __all__ = [
     "current_regime",
     "deflated_sharpe",
     "detect_regime",
+    "execution_options",
     "fill_contributions",
     "follow",
     "headline",
@@ -142,6 +146,7 @@ __all__ = [
     "infer_periods_per_year",
     "inspect_prices",
     "judge",
+    "liquidity_profile",
     "load_episodes",
     "load_prices",
     "load_settings",
@@ -166,6 +171,8 @@ __all__ = [
     "portfolio_risk",
     "probability_of_overfitting",
     "rebalancing_contribution",
+    "replay",
+    "risk_budget",
     "sample_prices",
     "stress_report",
     "sweep",
@@ -181,6 +188,7 @@ _HOMES = {  # where each public name lives
     "backtest": "BacktestResult compare follow walk_forward",
     "backtest_plots": "plot_backtest",
     "brinson": "brinson_fachler",
+    "budget": "RiskBudget risk_budget",
     "calendars": "check_rows",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
@@ -214,6 +222,7 @@ _HOMES = {  # where each public name lives
     "stress": "stress_report",
     "sweeps": "Sweep sweep",
     "targets": "EqualWeight InverseVariance",
+    "timing": "execution_options liquidity_profile",
     "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",
