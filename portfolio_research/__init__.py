@@ -171,7 +171,6 @@ __all__ = [
     "portfolio_risk",
     "probability_of_overfitting",
     "rebalancing_contribution",
-    "replay",
     "risk_budget",
     "sample_prices",
     "stress_report",

@@ -77,7 +77,7 @@ def _matched(weights: "pd.Series[float]", covariance: pd.DataFrame) -> Array:
 def _nearest(weights: "pd.Series[float]", matrix: Array, most: float) -> Array:
     "The nearest book that keeps the ceiling; assets that are not held stay out."
     held = np.flatnonzero(weights.to_numpy() > 0)
-    book, invested = weights.to_numpy(dtype=np.float64)[held], float(weights.sum())
+    book, invested = np.asarray(weights, dtype=np.float64)[held], float(weights.sum())
     asked = limits(list(weights.index[held]), max_risk_share=most)
     out = np.zeros(len(weights))
     out[held] = invested * within(book / invested, asked, matrix[np.ix_(held, held)])
@@ -93,7 +93,7 @@ def risk_budget(
     held = pd.Series(weights, dtype="float64")
     if not 0 < max_risk_share <= 1:
         raise OptimizationError(f"max_risk_share is {max_risk_share!r}: give a fraction above 0, such as 0.2 for 20 %")
-    matrix, w = _matched(held, covariance), held.to_numpy(dtype=np.float64)
+    matrix, w = _matched(held, covariance), np.asarray(held, dtype=np.float64)
     shares = _shares(w, matrix)
     reason, after = _obstacle(held, shares, max_risk_share), np.full(len(w), np.nan)
     over = shares > max_risk_share + 1e-9
