@@ -266,9 +266,11 @@ def _plan(r: Recommendation, c: Mapping[str, Any], policy: Policy, costs: Costs)
     most = np.inf if volume is None else c["max_participation"] * volume
     slices, size = slice_count(r.amount_to_trade, threshold=policy.large_trade_threshold, most=most,
                                least=int(c["slices"]), min_slice=policy.min_trade_size)
-    known = costs if c["spread"] is None else replace(costs, slippage=c["spread"] / 2)
+    known = costs if c["spread"] is None else replace(costs, spread=c["spread"], slippage=0.0)
     ways, forced, hours = _ways(r, c, volume, slices, known), _must_go(r, c), 0.0
-    cost = r.estimated_cost if c["spread"] is None else float(trade_costs(np.array(r.signed_amount), known))
+    cost = r.estimated_cost
+    if c["spread"] is not None:
+        cost = float(trade_costs(np.array(r.signed_amount), replace(known, impact=0.0)))
     if ways is not None:
         best, _ = chosen_way(ways, at_once=bool(forced))
         cost, hours = float(best["fee"] + best["spread"] + best["impact"]), float(best["hours"])

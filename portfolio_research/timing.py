@@ -102,13 +102,15 @@ def order_impact(
     *,
     hours: float = ORDER_HOURS,  # over which it is worked
     participation: float = 0.1,  # of the volume of that time, up to which the square-root law holds
+    coefficient: float = 1.0,  # Y of the square-root law
 ) -> float:  # expected adverse move, as a fraction of the price
     "Impact of an order as a whole: square-root law, and linear beyond a fair part of the volume."
     if not (hours > 0 and 0 < participation <= 1):
         raise ConfigError(f"an order over {hours} hours at a participation of {participation} is not defined; "
                           "hours are > 0, a participation lies in (0, 1]")
     taken = amount / (volume * hours / 24.0)
-    return market_impact(amount, volume, volatility) * float(np.sqrt(max(1.0, taken / participation)))
+    law = market_impact(amount, volume, volatility, coefficient=coefficient)
+    return law * float(np.sqrt(max(1.0, taken / participation)))
 
 # %% ../nbs/21b_timing.ipynb #2b05e487
 def waiting_cost(
@@ -135,11 +137,17 @@ def _next_liquid(profile: pd.DataFrame, hour: int) -> int:
     better = np.flatnonzero((cost <= 1.0) & (cost < cost[0] * (1 - 1e-9)))
     return int(better[0]) if cost[0] > 1.0 and len(better) else 0
 
-
+# %% ../nbs/21b_timing.ipynb #1364f9c0
 def _relative(profile: pd.DataFrame, start: int, hours: float) -> float:
     "Relative cost of trading evenly over some hours."
     worked = np.arange(start, start + max(1, ceil(hours))) % 24
     return float(1.0 / np.sqrt(24.0 * profile["share"].to_numpy()[worked].mean()))
+
+# %% ../nbs/21b_timing.ipynb #6b82af39
+def _paid(amount: float, costs: Costs, distance: float) -> float:
+    "Fees, spread and slippage with fills some multiple of the usual distance from the mark; impact is counted apart."
+    dear = replace(costs, slippage=distance * costs.slippage, spread=distance * costs.spread, impact=0.0)
+    return float(trade_costs(np.array(amount), dear))
 
 # %% ../nbs/21b_timing.ipynb #a1427b49
 def execution_options(
@@ -148,12 +156,11 @@ def execution_options(
     *,
     volume: float,  # traded per day, quote currency, > 0
     volatility: float,  # daily, as a fraction
-    costs: Costs | None = None,  # fee, and half the spread of an average hour as slippage; default Costs()
+    costs: Costs | None = None,  # fees, spread and slippage of an average hour, participation; default Costs()
     hour: int = 0,  # now, UTC, 0 to 23
     profile: pd.DataFrame | None = None,  # from `liquidity_profile`; None: all hours alike, and none is waited for
     slices: int = 1,  # from `slice_count`; 1: not to be sliced
     durations: Sequence[float] = (1.0, 4.0, 12.0),  # hours of a TWAP
-    participation: float = 0.1,  # as in `order_impact`
     risk_aversion: float = 5.0,  # as in `waiting_cost`
 ) -> pd.DataFrame:  # a row per way: wait, hours, slices, fee, spread, impact, waiting, total, drift, participation, allowed
     "What each way to trade is expected to cost, in quote currency; the cheapest allowed one is `recommended`."
@@ -166,13 +173,14 @@ def execution_options(
         for hours in (0.0, *durations):
             dear = _relative(known, hour + wait, hours)
             pace, worked = volume / dear**2, hours or ORDER_HOURS
-            impact = size * order_impact(size, pace, volatility, hours=worked, participation=participation)
-            paid = [float(trade_costs(np.array(amount), replace(fees, slippage=s))) for s in (0.0, fees.slippage * dear)]
+            impact = size * order_impact(size, pace, volatility, hours=worked, participation=fees.participation,
+                                         coefficient=fees.impact or 1.0)
+            fee, paid = (_paid(amount, fees, distance) for distance in (0.0, dear))
             gap, drift = waiting_cost(size, weight, volatility, wait=wait, hours=hours, risk_aversion=risk_aversion)
             start = f"{(hour + wait) % 24:02d}:00 UTC" if wait else "now"
             rows[start + (f", over {hours:g} h" if hours else "")] = {
-                "wait": wait, "hours": hours, "slices": slices if hours else 1, "fee": paid[0], "spread": paid[1] - paid[0],
-                "impact": impact, "waiting": gap, "total": paid[1] + impact + gap, "drift": drift,
+                "wait": wait, "hours": hours, "slices": slices if hours else 1, "fee": fee, "spread": paid - fee,
+                "impact": impact, "waiting": gap, "total": paid + impact + gap, "drift": drift,
                 "participation": size / (pace * worked / 24.0), "allowed": (slices > 1) == (hours > 0),
             }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("way")
