@@ -94,7 +94,7 @@ def next_slice(
 # %% ../nbs/21b_timing.ipynb #8a9d767e
 ORDER_HOURS = 1 / 12  # a single order meets the volume of five minutes: what stands in the book, and what refills it
 
-
+# %% ../nbs/21b_timing.ipynb #55d8462d
 def order_impact(
     amount: float,  # of the whole order, quote currency, >= 0
     volume: float,  # traded per day, at the pace of the hours it is worked in, quote currency, > 0
