@@ -17,6 +17,7 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from portfolio_research.market.fetch import CoinFetch
     from portfolio_research.market.funding import HyperliquidFunding
     from portfolio_research.store.outbox import StoreSink
+    from portfolio_research.trials import Judgement
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -211,11 +213,13 @@ def _run_both(settings: Settings, home: Path, *, fresh: bool) -> int:
 
 def _set_aside(home: Path) -> None:
     """Keep the old portfolio under another name and begin with an empty folder."""
-    if any(path.name not in ("engine.lock", "candles") for path in home.iterdir()):
+    staying = "candles", "trials.jsonl"  # what the venue serves no more stays at hand, and what was tried stays tried
+    if any(path.name not in ("engine.lock", *staying) for path in home.iterdir()):
         kept = home.rename(home.with_name(f"{home.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}"))
         home.mkdir(mode=0o700)
-        if (kept / "candles").exists():  # they are no part of its past: what the venue serves no more stays at hand
-            (kept / "candles").rename(home / "candles")
+        for name in staying:
+            if (kept / name).exists():
+                (kept / name).rename(home / name)
         out.print(f"The old portfolio is kept in {kept}", highlight=False, soft_wrap=True)
 
 
@@ -326,7 +330,10 @@ def backtest(
     csv: Annotated[Path | None, typer.Option(help="Write the equity curve here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Back-test with the configured tolerance, costs and minimum trade: the rules of the paper engine."""
+    """Back-test with the configured tolerance, costs and minimum trade: the rules of the paper engine.
+
+    Every run is counted in the portfolio's ledger of trials, and shown with what is left of it after so many.
+    """
     from portfolio_research.backtest import compare
     from portfolio_research.costs import costs_from
     from portfolio_research.metrics import report as metrics_report
@@ -335,7 +342,7 @@ def backtest(
 
     settings = _settings(config, data=_source(prices))
     frame = _prices(prices)
-    p = settings.portfolio
+    p, counted = settings.portfolio, _Counted(settings)
     runs = compare(
         frame,
         {"hrp": optimizer_from(settings)},
@@ -345,8 +352,9 @@ def backtest(
         lookback=p.rebalancing.lookback,
         capital=p.capital,
         progress=err.is_terminal,
+        trials=counted,
     )
-    result = runs["hrp"]
+    result, judged = runs["hrp"], counted.judged()
     year, rate = settings.periods_per_year, p.analytics.risk_free_rate
     held = runs["bought and held"].returns
     table = {
@@ -356,7 +364,8 @@ def backtest(
         with csv.open("w", encoding="utf-8", newline="") as file:
             result.equity.to_csv(file, header=["equity"])
     if as_json:
-        out.print_json(json.dumps({k: None if v != v else float(v) for k, v in table["hrp"].items()}))
+        numbers = table["hrp"].to_dict() | {f"judgement.{name}": value for name, value in judged.numbers().items()}
+        out.print_json(json.dumps({k: float(v) if isfinite(v) else None for k, v in numbers.items()}))
         return
     span = f"{held.index[0]:%Y-%m-%d} to {held.index[-1]:%Y-%m-%d}, {year:g} periods per year"
     out.print(_metric_table(table, span))
@@ -365,6 +374,28 @@ def backtest(
         + (f"; equity written to {csv}" if csv else ""),
         highlight=False,
     )
+    out.print(judged.line(), markup=False, highlight=False, soft_wrap=True)
+
+
+class _Counted:
+    """The trials of a portfolio, for a back-test that does not know how many periods its year has."""
+
+    def __init__(self, settings: Settings) -> None:
+        from portfolio_research.trials import TrialLedger
+
+        home = portfolio_home(settings)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.ledger, self.year, self.newest = TrialLedger(home / "trials.jsonl"), settings.periods_per_year, ""
+
+    def record(self, **trial: Any) -> str:
+        self.newest = self.ledger.record(**trial, periods_per_year=self.year)
+        return self.newest
+
+    def judged(self) -> Judgement:
+        """The newest trial among all on its prices."""
+        from portfolio_research.trials import judge
+
+        return judge(self.ledger, self.newest, periods_per_year=self.year)
 
 
 def _metric_table(table: dict[str, pd.Series[float]], title: str) -> Table:

@@ -209,7 +209,7 @@ def _shown(params: Any) -> str:
     if not isinstance(params, Mapping):
         return str(params)[:60]
     brief = {k: next(iter(v)).rpartition(".")[2] if isinstance(v, Mapping) and len(v) == 1 else v for k, v in params.items()}
-    return ", ".join(f"{key}={value}" for key, value in brief.items())
+    return ", ".join(f"{key}={value}" for key, value in brief.items() if value is not None)
 
 
 def _table(trials: Mapping[str, Mapping[str, Any]], seen: Mapping[str, int]) -> pd.DataFrame:
@@ -224,6 +224,7 @@ class Judgement:
 
     name: str  # what was run
     params: Any  # its parameters, as described
+    number: int  # which of the trials it is, in the order in which they came
     trials: int  # different trials on these data, the selected one among them
     seen: int  # runs of those trials, repeated ones too
     n_obs: int  # returns of the selected trial
@@ -250,8 +251,14 @@ class Judgement:
 
     def line(self) -> str:
         "All of it in one line."
-        return (f"{_title(self)}; deflated Sharpe {_number(self.deflated_sharpe)}, "
-                f"minimum track record {_span(self, self.min_track_record)}, overfitting {_number(self.overfitting)}")
+        again = f" (run {self.seen} times)" if self.seen > self.trials else ""
+        return (f"Trial {self.number} of {self.trials} on these prices{again}; "
+                f"deflated Sharpe {_number(self.deflated_sharpe)}, minimum track record {_span(self, self.min_track_record)}, "
+                f"overfitting {_number(self.overfitting)}")
+
+    def numbers(self) -> dict[str, float]:
+        "Its numbers by name."
+        return {key: value for key, value in vars(self).items() if key not in ("name", "params", "notes")}
 
 # %% ../nbs/24_trials.ipynb #d2893e34
 def _number(value: float) -> str:
@@ -313,8 +320,9 @@ def _needed(sharpe: float, error: float, n: float, bar: float) -> float:
         return np.nan
     return float(1 + (n - 1) * (ndtri(0.95) * error / (sharpe - bar)) ** 2) if sharpe > bar else np.inf
 
-
-def _judge(one: pd.Series, name: str, params: Any, sharpes: pd.Series, returns: pd.DataFrame, seen: int, year: float) -> Judgement:
+# %% ../nbs/24_trials.ipynb #abfb41c2
+def _judge(one: pd.Series, name: str, params: Any, number: int, sharpes: pd.Series, returns: pd.DataFrame, seen: int,
+           year: float) -> Judgement:
     "The judgement of a trial from its moments, all trials' ratios per period and their returns."
     s, error, n = (float(one[key]) for key in ("sharpe", "sharpe_se", "n_obs"))
     variance, luck, notes = _luck(sharpes)
@@ -322,7 +330,7 @@ def _judge(one: pd.Series, name: str, params: Any, sharpes: pd.Series, returns: 
     root = year**0.5
     above_zero, above_luck = (float(ndtr((s - bar) / error)) if error > 0 else np.nan for bar in (0.0, luck))
     return Judgement(
-        name, params, len(sharpes), seen, int(n) if n == n else 0, year, s * root, error * root, variance, luck * root,
+        name, params, number, len(sharpes), seen, int(n) if n == n else 0, year, s * root, error * root, variance, luck * root,
         above_zero, above_luck, pbo, _needed(s, error, n, 0.0), _needed(s, error, n, luck), tuple(notes + more),
     )
 
@@ -348,9 +356,11 @@ def judge(
         one, entry = table.loc[trial], trials._trials[trial]
         rivals = table[table["data"] == one["data"]]
         year = periods_per_year or float(one["periods_per_year"])
-        return _judge(one, entry["name"], entry["params"], rivals["sharpe"], trials.returns(one["data"]),
+        number = 1 + list(rivals.index).index(trial)
+        return _judge(one, entry["name"], entry["params"], number, rivals["sharpe"], trials.returns(one["data"]),
                       int(rivals["seen"].sum()), year)
     if selected not in trials.columns:
         raise ConfigError(f"there is no trial {selected!r}: choose one of the {trials.shape[1]} columns")
-    moments = _moments(trials)
-    return _judge(moments[selected], str(selected), None, moments.loc["sharpe"], trials, trials.shape[1], periods_per_year or 365.0)
+    moments, number = _moments(trials), 1 + list(trials.columns).index(selected)
+    year = periods_per_year or 365.0
+    return _judge(moments[selected], str(selected), None, number, moments.loc["sharpe"], trials, trials.shape[1], year)

@@ -54,7 +54,7 @@ def replay(cells: list[Code], module: str | None, root: Path, *, strict: bool = 
     """Run cells in a process and an empty folder of their own.
 
     A cell that defines names to export gets those of the module instead. So a lesson that passes, passes for users of
-    the module, and still sees no name before the notebook has come to it. Strict: offline, no warning, no file written.
+    the module, and still sees no name before the notebook has come to it. Strict: no other machine, no warning, no file.
     """
     unmeasured = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}  # lessons are not what coverage is about
     context = get_context("forkserver")
@@ -72,11 +72,22 @@ def here(cells: list[Code], module: str | None, root: Path, strict: bool) -> Out
     with TemporaryDirectory() as folder, chdir(folder), ExitStack() as rules:
         if strict:
             rules.enter_context(warnings.catch_warnings(action="error"))
-            rules.enter_context(patch.object(socket.socket, "connect", side_effect=Failed("A notebook runs offline.")))
+            rules.enter_context(patch.object(socket.socket, "connect", within(socket.socket.connect)))
         outputs = asyncio.run(run_cells(cells, vars(import_module(module)) if module else {}))
         if strict and (written := os.listdir(folder)):
             raise Failed(f"It writes {written}.")
     return outputs
+
+
+def within(connect: Any) -> Any:
+    """A connect that reaches this machine only: a notebook may start a cluster here, and runs offline."""
+
+    def only_here(self: socket.socket, address: Any) -> Any:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise Failed("A notebook runs offline.")
+        return connect(self, address)
+
+    return only_here
 
 
 async def run_cells(cells: list[Code], module: dict[str, Any]) -> Outputs:

@@ -22,6 +22,7 @@ from portfolio_research.rebalancing import Policy
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
 from portfolio_research.targets import optimizer_from
+from portfolio_research.trials import TrialLedger
 
 COMMANDS = [
     "run",
@@ -149,6 +150,26 @@ def test_backtest_prints_metrics_and_writes_the_curve(cli, price_file: Path, tmp
     assert metrics["max_drawdown"] > 0.2
     lines = (tmp_path / "curve.csv").read_text().splitlines()
     assert lines[0].endswith("equity") and lines[1].startswith("2020-02-03")
+
+
+def test_every_backtest_is_a_trial_and_shown_as_one(cli, price_file: Path, tmp_path: Path) -> None:
+    said = [cli("backtest", str(price_file), "--start", day).stdout for day in ("2020-02-03", "2020-02-04", "2020-02-03")]
+    assert "Trial 1 of 1 on these prices; deflated Sharpe" in said[0] and "minimum track record" in said[0]
+    assert "Trial 2 of 2 on these prices; deflated" in said[1]
+    assert "Trial 1 of 2 on these prices (run 3 times); deflated" in said[2]
+    ledger = TrialLedger(tmp_path / "home" / "main" / "trials.jsonl")
+    assert len(ledger) == 2 and len(ledger.on(load_prices(price_file))) == 2
+    asked = json.loads(cli("backtest", str(price_file), "--start", "2020-02-04", "--json").stdout)
+    assert asked["judgement.trials"] == 2 and 0 < asked["judgement.deflated_sharpe"] < 1 and "sharpe" in asked
+
+
+def test_what_was_tried_stays_tried_when_a_portfolio_begins_again(tmp_path: Path) -> None:
+    home = tmp_path / "main"
+    home.mkdir()
+    for name in ("trials.jsonl", "portfolio.db"):
+        (home / name).write_text("x")
+    command_line._set_aside(home)
+    assert [path.name for path in home.iterdir()] == ["trials.jsonl"]
 
 
 def test_backtest_table_names_the_periods_per_year(cli, price_file: Path) -> None:

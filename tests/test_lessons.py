@@ -111,7 +111,7 @@ def test_a_warning_is_shown_once_and_each_notebook_begins_anew(tmp_path: Path) -
     ("cell", "says"),
     [
         ("import warnings\nwarnings.warn('careful')", "UserWarning: careful"),
-        ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "offline"),
+        ("import socket\nsocket.create_connection(('192.0.2.1', 9))", "offline"),
         ("open('left.txt', 'w').close()", r"writes \['left.txt'\]"),
     ],
     ids=["warning", "network", "file"],
@@ -119,6 +119,11 @@ def test_a_warning_is_shown_once_and_each_notebook_begins_anew(tmp_path: Path) -
 def test_what_an_exploratory_notebook_must_not_do_is_found(cell: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(Failed, match=says):
         run(tmp_path, cell, strict=True)
+
+
+def test_an_exploratory_notebook_may_talk_to_this_machine(tmp_path: Path) -> None:
+    server = "import socket\nserver = socket.create_server(('127.0.0.1', 0))"
+    run(tmp_path, server, "socket.create_connection(server.getsockname()).close()\nserver.close()", strict=True)
 
 
 def test_a_process_that_dies_is_found(tmp_path: Path) -> None:

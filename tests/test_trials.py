@@ -204,7 +204,8 @@ def test_every_form_of_a_judgement_shows_all_of_it() -> None:
         for part in ("selected from 12 trials", "Sharpe ratio", "deflated", "PSR", "PBO", "track record", "luck", "variance"):
             assert part in text
         assert "k=3" in text and "per year of 252" in text
-    assert all(word in found.line() for word in ("12 trials", "deflated Sharpe", "minimum track record", "overfitting"))
+    assert all(word in found.line() for word in ("Trial 4 of 12", "deflated Sharpe", "track record", "overfitting"))
+    assert found.numbers()["trials"] == 12 and set(map(type, found.numbers().values())) == {int, float}
 
 
 def test_only_trials_on_the_same_data_are_rivals() -> None:
@@ -239,6 +240,15 @@ def test_what_is_not_there_cannot_be_selected() -> None:
         judge(ledger, "")
     with pytest.raises(ConfigError, match="there is no trial 99"):
         judge(SEARCH, 99)
+
+
+def test_walk_forward_counts_its_runs() -> None:
+    prices = portfolio_research.sample_prices().loc["2020"]
+    ledger = TrialLedger()
+    for options in ({}, {"estimator": portfolio_research.HierarchicalRiskParity()}, {"band": 0.02}, {"step": "weekly"}):
+        portfolio_research.walk_forward(prices, lookback=120, trials=ledger, progress=False, **options)
+    assert len(ledger) == 3 and ledger.on(prices)["seen"].tolist() == [2, 1, 1]
+    assert "band=0.02" in ledger.table()["params"].iloc[1] and "None" not in ledger.table()["params"].iloc[1]
 
 
 def test_the_package_offers_it() -> None:
