@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .backtest import BacktestResult, compare, follow, walk_forward
     from .backtest_plots import plot_backtest
     from .brinson import brinson_fachler
+    from .budget import RiskBudget, risk_budget
     from .calendars import check_rows
     from .config import (
         AlertError,
@@ -26,10 +27,19 @@ if TYPE_CHECKING:
     from .content import content_hash
     from .costs import Costs, Liquidity
     from .dashboard.manager import DashboardManager
-    from .data import check_prices, load_episodes, load_prices, sample_prices, to_returns
+    from .data import (
+        PeriodsPerYear,
+        check_prices,
+        infer_periods_per_year,
+        load_episodes,
+        load_prices,
+        sample_prices,
+        to_returns,
+    )
     from .engine.bot import HyperliquidTradingBot
     from .engine.execution import AdvancedExecutor, OrderExecutor
     from .engine.risk import RiskManager
+    from .faults import QualityPolicy
     from .handlers import EmailAlertHandler, LogAlertHandler, SlackAlertHandler
     from .hrp import HierarchicalRiskParity
     from .market.candles import HyperliquidCandles
@@ -56,8 +66,10 @@ if TYPE_CHECKING:
         plot_weights,
     )
     from .positions import Position, Positions
+    from .quality import QualityReport, inspect_prices
     from .rebalancing import Policy
     from .regimes import correlation_regime, current_regime, detect_regime, markov_regime, trend_regime
+    from .research_plots import plot_availability
     from .risk import correlation_change, portfolio_risk
     from .shortfall import implementation_shortfall
     from .significance import bootstrap_intervals, deflated_sharpe, headline
@@ -65,6 +77,7 @@ if TYPE_CHECKING:
     from .stress import stress_report
     from .sweeps import Sweep, sweep
     from .targets import EqualWeight, InverseVariance
+    from .timing import execution_options, liquidity_profile
     from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
@@ -93,12 +106,16 @@ __all__ = [
     "LogAlertHandler",
     "OptimizationError",
     "OrderExecutor",
+    "PeriodsPerYear",
     "Policy",
     "PortfolioAnalytics",
     "PortfolioError",
     "PortfolioMonitor",
     "Position",
     "Positions",
+    "QualityPolicy",
+    "QualityReport",
+    "RiskBudget",
     "RiskManager",
     "Settings",
     "SlackAlertHandler",
@@ -121,16 +138,21 @@ __all__ = [
     "current_regime",
     "deflated_sharpe",
     "detect_regime",
+    "execution_options",
     "fill_contributions",
     "follow",
     "headline",
     "implementation_shortfall",
+    "infer_periods_per_year",
+    "inspect_prices",
     "judge",
+    "liquidity_profile",
     "load_episodes",
     "load_prices",
     "load_settings",
     "markov_regime",
     "plot_attribution",
+    "plot_availability",
     "plot_backtest",
     "plot_comparison",
     "plot_dendrogram",
@@ -149,6 +171,7 @@ __all__ = [
     "portfolio_risk",
     "probability_of_overfitting",
     "rebalancing_contribution",
+    "risk_budget",
     "sample_prices",
     "stress_report",
     "sweep",
@@ -164,16 +187,18 @@ _HOMES = {  # where each public name lives
     "backtest": "BacktestResult compare follow walk_forward",
     "backtest_plots": "plot_backtest",
     "brinson": "brinson_fachler",
+    "budget": "RiskBudget risk_budget",
     "calendars": "check_rows",
     "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
     " Settings load_settings",
     "content": "content_hash",
     "costs": "Costs Liquidity",
     "dashboard.manager": "DashboardManager",
-    "data": "check_prices load_episodes load_prices sample_prices to_returns",
+    "data": "PeriodsPerYear check_prices infer_periods_per_year load_episodes load_prices sample_prices to_returns",
     "engine.bot": "HyperliquidTradingBot",
     "engine.execution": "AdvancedExecutor OrderExecutor",
     "engine.risk": "RiskManager",
+    "faults": "QualityPolicy",
     "handlers": "EmailAlertHandler LogAlertHandler SlackAlertHandler",
     "hrp": "HierarchicalRiskParity",
     "market.candles": "HyperliquidCandles",
@@ -185,8 +210,10 @@ _HOMES = {  # where each public name lives
     "plots": "plot_comparison plot_dendrogram plot_equity plot_metrics plot_risk_contributions plot_waterfall"
     " plot_weight_intervals plot_weights",
     "positions": "Position Positions",
+    "quality": "QualityReport inspect_prices",
     "rebalancing": "Policy",
     "regimes": "correlation_regime current_regime detect_regime markov_regime trend_regime",
+    "research_plots": "plot_availability",
     "risk": "correlation_change portfolio_risk",
     "shortfall": "implementation_shortfall",
     "significance": "bootstrap_intervals deflated_sharpe headline",
@@ -194,6 +221,7 @@ _HOMES = {  # where each public name lives
     "stress": "stress_report",
     "sweeps": "Sweep sweep",
     "targets": "EqualWeight InverseVariance",
+    "timing": "execution_options liquidity_profile",
     "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",

@@ -9,7 +9,6 @@ __all__ = ['PortfolioAnalytics']
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from .attribution import Contributions, contributions
 from .backtest import REGIME_HISTORY
+from .budget import RiskBudget, risk_budget
 from .config import ConfigError, DataError
-from .costs import Costs, market_impact, trade_costs
+from .costs import Costs, trade_costs
 from .metrics import REGISTRY, drawdown, report
 from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
 from portfolio_research.regimes import (
@@ -29,10 +29,11 @@ from portfolio_research.regimes import (
     detect_regime,
     trend_regime,
 )
-from .risk import concentration, portfolio_risk, risk_score
+from .risk import concentration, held_returns, portfolio_risk, risk_score
 from .shortfall import CAUSES, attribute_trades, implementation_shortfall
 from .significance import headline, interval_text
 from .stress import Stress, stress_report
+from .timing import chosen_way, execution_options, liquidity_profile, slice_count
 
 _Weights = pd.Series | Mapping[str, float]
 
@@ -91,6 +92,17 @@ class _Risk(_Conventions):
         out = portfolio_risk(returns_matrix, weights, benchmark=benchmark, funding=funding, **terms)
         annual = out["volatility"] * np.sqrt(self.periods_per_year)
         return {**out, "annual_volatility": annual, "periods_per_year": self.periods_per_year}
+
+    def risk_budget(
+        self,
+        returns_matrix: pd.DataFrame,  # simple returns, one column per asset
+        weights: _Weights | NDArray[np.float64],  # by asset, or in column order
+        max_risk_share: float = 0.20,  # largest share of the risk that one position may bear
+    ) -> RiskBudget:  # table by asset with the trade that brings it within, and whether that can be done
+        "No position above its share of the risk: who is, and how to get there."
+        held, book = held_returns(returns_matrix, weights)
+        kept = book.index[book != 0]
+        return risk_budget(book[kept], held[kept].cov(), max_risk_share)
 
 # %% ../nbs/23_analytics.ipynb #4935b0e0
 class _Explained(_Risk):
@@ -178,11 +190,15 @@ _CONDITIONS = {
     "spread": None,  # bid to ask, as a fraction of the mid
     "max_spread": 0.002,  # wider than this is worth waiting for
     "hour": None,  # now, UTC, 0 to 23
-    "liquid_hours": None,  # (first, last) hour of the liquid session, UTC
+    "liquid_hours": None,  # (first, last) hour of the liquid session, UTC; what is outside waits, whatever it costs
+    "hourly_turnover": None,  # quote currency per hour, a series or a column per asset: liquid hours and adv from data
     "adv": None,  # traded per day, quote currency; a number or by asset
     "volatility": None,  # daily, as a fraction; a number or by asset
     "max_participation": 0.01,  # of the daily volume in one order; above it an order is sliced
     "slices": 5,  # least number of slices of a sliced order
+    "durations": (1.0, 4.0, 12.0),  # hours over which a sliced order may be worked
+    "catch_up": 2.0,  # largest slice after one that failed, in planned ones
+    "risk_aversion": 5.0,  # what waiting is worth, see the notebook on timing
 }
 
 # %% ../nbs/23_analytics.ipynb #ca8573bb
@@ -201,40 +217,68 @@ def _of(value: Any, asset: str) -> float | None:
     return None if found is None else float(found)
 
 # %% ../nbs/23_analytics.ipynb #4379f9c6
-def _when(r: Recommendation, c: Mapping[str, Any]) -> tuple[str, str]:
-    "Now or later, and the reason."
+def _ways(r: Recommendation, c: Mapping[str, Any], volume: float | None, slices: int, costs: Costs) -> pd.DataFrame | None:
+    "What each way to trade is expected to cost; None where too little is known."
+    volatility, hourly = _of(c["volatility"], r.asset), _hourly(c, r.asset)
+    if volume is None or volatility is None:
+        return None
+    profile = None if hourly is None or c["hour"] is None else liquidity_profile(hourly)
+    return execution_options(r.signed_amount, abs(r.drift), volume=volume, volatility=volatility, costs=costs,
+                             hour=c["hour"] or 0, profile=profile, slices=slices, durations=c["durations"],
+                             risk_aversion=c["risk_aversion"])
+
+
+def _hourly(c: Mapping[str, Any], asset: str) -> "pd.Series[float] | None":
+    "Hourly turnover of one asset, if it is known."
+    given = c["hourly_turnover"]
+    return given.get(asset) if isinstance(given, pd.DataFrame) else given
+
+# %% ../nbs/23_analytics.ipynb #a34874b3
+def _must_go(r: Recommendation, c: Mapping[str, Any]) -> str:
+    "Why a trade must not wait; empty if it may."
     if r.urgency in ("high", "critical"):
-        return "now", f"urgency is {r.urgency}"
-    if c["volatility_regime"] == "high":
-        return "now", "volatility is high: waiting is risk"
+        return f"urgency is {r.urgency}"
+    return "volatility is high: waiting is risk" if c["volatility_regime"] == "high" else ""
+
+
+def _when(c: Mapping[str, Any], ways: pd.DataFrame | None, forced: str) -> tuple[str, str]:
+    "Now or later, and the reason."
+    if forced:
+        return "now", forced
     if c["hour"] is not None and c["liquid_hours"] is not None:
         first, last = c["liquid_hours"]
         inside = first <= c["hour"] <= last if first <= last else not last < c["hour"] < first
         if not inside:
             return f"{first:02d}:00 UTC", f"the liquid hours are {first:02d} to {last:02d} UTC"
+    if ways is not None and ways["wait"].any():
+        best, why = chosen_way(ways)
+        if best["wait"]:
+            return f"{(c['hour'] + int(best['wait'])) % 24:02d}:00 UTC", why
     if c["spread"] is not None and c["spread"] > c["max_spread"]:
         return "narrower spread", f"the spread of {c['spread']:.2%} is above {c['max_spread']:.2%}"
-    return "now", "nothing speaks for waiting"
+    return "now", "nothing speaks for waiting" if ways is None or not ways["wait"].any() else chosen_way(ways)[1]
 
 # %% ../nbs/23_analytics.ipynb #05897cb6
 def _plan(r: Recommendation, c: Mapping[str, Any], policy: Policy, costs: Costs) -> dict[str, Any]:
     "One recommendation with its timing, slices and cost."
-    volume, volatility = _of(c["adv"], r.asset), _of(c["volatility"], r.asset)
-    crowded = volume is not None and r.amount_to_trade > c["max_participation"] * volume
-    sliced = r.use_twap or crowded
-    most = policy.large_trade_threshold or r.amount_to_trade  # 0: every trade is large, none needs more than the least
-    slices = max(int(c["slices"]), ceil(r.amount_to_trade / most)) if sliced else 1
-    if policy.min_trade_size > 0:
-        slices = max(1, min(slices, int(r.amount_to_trade // policy.min_trade_size)))
+    volume, hourly = _of(c["adv"], r.asset), _hourly(c, r.asset)
+    volume = float(hourly.mean()) * 24.0 if volume is None and hourly is not None else volume
+    most = np.inf if volume is None else c["max_participation"] * volume
+    slices, size = slice_count(r.amount_to_trade, threshold=policy.large_trade_threshold, most=most,
+                               least=int(c["slices"]), min_slice=policy.min_trade_size)
+    known = costs if c["spread"] is None else replace(costs, spread=c["spread"], slippage=0.0)
+    ways, forced, hours = _ways(r, c, volume, slices, known), _must_go(r, c), 0.0
     cost = r.estimated_cost
     if c["spread"] is not None:
-        cost = float(trade_costs(np.array(r.signed_amount), replace(costs, slippage=c["spread"] / 2)))
-    if volume is not None and volatility is not None:
-        cost += r.amount_to_trade * market_impact(r.amount_to_trade, volume, volatility)
-    when, why = _when(r, c)
-    size = f"; {slices} slices: {'large' if r.use_twap else 'above its share of volume'}" if slices > 1 else ""
+        cost = float(trade_costs(np.array(r.signed_amount), replace(known, impact=0.0)))
+    if ways is not None:
+        best, _ = chosen_way(ways, at_once=bool(forced))
+        cost, hours = float(best["fee"] + best["spread"] + best["impact"]), float(best["hours"])
+    when, why = _when(c, ways, forced)
+    why += f"; {slices} slices: {size}" if size else ""
     return {"recommendation": r, "timing": "now" if when == "now" else "wait", "when": when, "use_twap": slices > 1,
-            "slices": slices, "expected_cost": cost, "spread": c["spread"], "reason": why + size}
+            "slices": slices, "expected_cost": cost, "spread": c["spread"], "reason": why, "hours": hours,
+            "largest_slice": r.amount_to_trade / slices * (c["catch_up"] if slices > 1 else 1.0), "ways": ways}
 
 # %% ../nbs/23_analytics.ipynb #169d7382
 class _Trading(_Watched):
@@ -263,8 +307,8 @@ class _Timed(_Trading):
     def optimize_rebalancing_timing(
         self,
         recommendations: Iterable[Recommendation],  # as recommended
-        market_conditions: Mapping[str, Any] | None = None,  # spread, hour, liquid_hours, adv, volatility_regime, ...
-    ) -> list[dict[str, Any]]:  # recommendation, timing (now, wait), when, slices, expected_cost, reason, ...
+        market_conditions: Mapping[str, Any] | None = None,  # spread, hour, hourly_turnover, adv, volatility, ...
+    ) -> list[dict[str, Any]]:  # recommendation, timing (now, wait), when, slices, hours, expected_cost, reason, ways
         "In which order, when and in how many slices to trade; holds are left out."
         given = _conditions(market_conditions)
         rank = {"critical": 0, "high": 1, "medium": 2, "low": 3}
@@ -340,6 +384,11 @@ def _sources(made: Contributions) -> dict[str, Any]:
     return {"total": made.total} | {f"by_{label}": made.by(label).to_dict() for label in ("asset", "year", "regime")}
 
 
+def _budgeted(made: RiskBudget) -> dict[str, Any]:
+    return {"max_risk_share": made.max_risk_share, "reachable": made.reachable, "reason": made.reason,
+            "assets": made.table.astype(object).to_dict("index")}
+
+
 def _scenarios(made: Stress) -> dict[str, Any]:
     return {"scenarios": made.table.astype(object).to_dict("index"), "losses": made.losses.to_dict("index")}
 
@@ -351,10 +400,12 @@ class _Told(_Attributed):
         "What only returns by asset can tell."
         if isinstance(returns, pd.Series) or not len(weights):
             missing = {"unavailable": "pass returns with a column per asset, and a book that holds something"}
-            return {"risk": dict(concentration(weights)) if len(weights) else {}, "stress": missing, "attribution": missing}
+            risk = dict(concentration(weights)) if len(weights) else {}
+            return {"risk": risk, "risk_budget": missing, "stress": missing, "attribution": missing}
         known = returns[weights.index[weights != 0]].dropna()
         return {
             "risk": self.calculate_portfolio_risk_metrics(returns, weights),
+            "risk_budget": _or_reason(lambda: _budgeted(self.risk_budget(returns, weights))),
             "stress": _or_reason(lambda: _scenarios(self.stress_test(returns, weights))),
             "attribution": _or_reason(lambda: _sources(self.attribute_performance(known, weights))),
         }
@@ -369,7 +420,7 @@ class PortfolioAnalytics(_Told):
         returns: pd.Series | pd.DataFrame,  # of the portfolio, or one column per asset
         target_weights: _Weights,  # by asset
         benchmark: pd.Series | None = None,  # simple returns on the same dates
-    ) -> dict[str, Any]:  # metrics, intervals, risk, stress, attribution, regime, drift, ...; plain values for JSON
+    ) -> dict[str, Any]:  # metrics, intervals, risk, risk_budget, stress, attribution, regime, ...; plain values for JSON
         "Everything about a portfolio, at one moment."
         terms: dict[str, Any] = {"periods_per_year": self.periods_per_year, "risk_free_rate": self.risk_free_rate}
         book = as_positions(positions)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from .bookkeeping import Book, Journal, Market, market_of, trade_always, valued
 from .calendars import check_rows
 from .config import ConfigError, DataError
-from .costs import Costs, trade_costs
+from .costs import Costs, Liquidity, trade_costs
 from .data import Array, check_prices, to_returns
 from .metrics import report
-from .rebalancing import Decision, Policy, Position, Positions, decide
+from .positions import Position, Positions
+from .rebalancing import Decision, Policy, covariance_for, decide, drift_multiples
 from .regimes import current_regime
 from .targets import EqualWeight, InverseVariance, TargetPath, target_path
 
@@ -112,37 +113,46 @@ def market_regime(
     return dict(current_regime(returns.iloc[-REGIME_HISTORY:].mean(axis=1)))
 
 # %% ../nbs/22_backtest.ipynb #e014e044
-@dataclass(slots=True)
-class _Decided:
+class _Decided(NamedTuple):
     "Decide as the engine does."
 
     policy: Policy
     costs: Costs
     prices: pd.DataFrame
-    rows: NDArray[np.intp]  # of the checks
-    close: Array  # prices without NaN, shape (T, N)
-    average: "pd.Series[float]"  # return of the equal-weight market
-    decisions: dict[pd.Timestamp, Decision] = field(default_factory=dict)
+    returns: pd.DataFrame
+    path: TargetPath
+    volume: pd.DataFrame | None
+    decisions: dict[pd.Timestamp, Decision]
 
     def breached(self, held: Array, target: Array) -> NDArray[np.bool_]:
-        "Further than the smallest tolerance from a target, or nothing is held."
-        smallest = min(self.policy.tolerance, self.policy.high_volatility_tolerance)
-        return np.asarray((np.abs(target - held).max(axis=1) > smallest) | ~held.any(axis=1))
+        "Out of the narrowest band there can be, or nothing is held."
+        if self.policy.tolerance_mode in ("risk", "cost_aware"):
+            return np.ones(len(held), dtype=bool)  # its bands change from bar to bar
+        narrow = min(self.policy.tolerance, self.policy.high_volatility_tolerance)
+        far = drift_multiples(held, target, policy=self.policy, regime_tolerance=narrow)
+        return np.asarray((far.max(axis=1) > 1.0) | ~held.any(axis=1))
 
     def trade(self, k: int, values: Array, cash: float, target: Array) -> _Trade | None:
-        "Ask the decision function."
-        row, assets = int(self.rows[k]), [str(a) for a in self.prices.columns]
-        marks = self.close[row].tolist()
-        held = {a: Position(a, v / m, m, m) for a, v, m in zip(assets, values.tolist(), marks, strict=True) if v}
-        regime = current_regime(self.average.iloc[max(0, row - REGIME_HISTORY) : row])["volatility_regime"]
-        made = decide(Positions(held, cash=cash), pd.Series(target, assets), policy=self.policy, costs=self.costs,
-                      regime=str(regime))
+        "Ask the decision function, about the assets that take part or are held."
+        row, there = int(self.path.rows[k]), self.path.universe[k] | (values != 0)
+        names = [str(a) for a in self.prices.columns[there]]
+        marks = np.where(np.isnan(now := self.prices.to_numpy()[row]), 1.0, now)[there]
+        held = {a: Position(a, v / m, m, m) for a, v, m in zip(names, values[there].tolist(), marks.tolist(), strict=True) if v}
+        window = self.returns.iloc[max(0, row - (self.path.lookback or REGIME_HISTORY)) : row].loc[:, there]
+        regime = str(market_regime(self.returns.iloc[max(0, row - REGIME_HISTORY) : row])["volatility_regime"])
+        market = self._liquidity(row, there, window, names)
+        made = decide(Positions(held, cash=cash), pd.Series(target[there], names), policy=self.policy, costs=self.costs,
+                      regime=regime, covariance=covariance_for(self.policy, window), liquidity=market)
         self.decisions[self.prices.index[row]] = made
-        if not made.rebalance:
+        amounts = np.zeros(len(values))
+        amounts[there] = [r.signed_amount for r in made.recommendations]
+        paid = float(trade_costs(amounts[there], self.costs, market).sum())
+        return _Trade(amounts, paid, float(np.abs(amounts).sum()) / (cash + float(values.sum()))) if made.rebalance else None
+
+    def _liquidity(self, row: int, there: NDArray[np.bool_], window: pd.DataFrame, names: list[str]) -> Liquidity | None:
+        if self.volume is None:
             return None
-        amounts = np.array([r.signed_amount for r in made.recommendations])
-        return _Trade(amounts, float(trade_costs(amounts, self.costs).sum()),
-                      float(np.abs(amounts).sum()) / (cash + float(values.sum())))
+        return Liquidity(self.volume.to_numpy()[row, there], window.std().to_numpy(), tuple(names))
 
 # %% ../nbs/22_backtest.ipynb #6b550461
 class _Breach(NamedTuple):
@@ -203,6 +213,7 @@ class Terms(TypedDict, total=False):
     band: float  # skip a check while no weight is further than this from its target; default 0: never skip
     policy: Policy  # decide as the bot does, instead of cost and band
     costs: Costs  # what its trades cost; default Costs()
+    volume: pd.DataFrame  # traded per bar, quote currency, as the prices; needed where costs.impact > 0
     execution: Literal["close", "next"]  # trade at the close of the check, or of the next bar; default close
     capital: float  # before the first purchase, quote currency; default 1, with a policy 100,000 (it has a minimum trade)
     funding: pd.DataFrame  # rate paid by longs over the period that ends at the row, as the prices; default none
@@ -262,6 +273,20 @@ def _result(prices: pd.DataFrame, path: TargetPath, journal: Journal, market: Ma
     )
 
 # %% ../nbs/22_backtest.ipynb #851659d1
+def _volume(prices: pd.DataFrame, terms: Terms) -> pd.DataFrame | None:
+    "The volume in the shape of the prices."
+    if "volume" not in terms:
+        return None
+    volume = terms["volume"] if terms["volume"].index.tz is not None else terms["volume"].tz_localize("UTC")  # type: ignore[attr-defined]
+    shaped = volume.reindex(index=prices.index, columns=prices.columns)
+    lost = (~(shaped.to_numpy(dtype=np.float64) > 0)) & prices.notna().to_numpy()
+    if lost.any():
+        row, column = map(int, np.argwhere(lost)[0])
+        raise DataError(f"the volume of {prices.columns[column]} is not known on {prices.index[row]:%Y-%m-%d}; every price "
+                        "needs a positive volume, in quote currency per bar")
+    return shaped
+
+# %% ../nbs/22_backtest.ipynb #010a43e0
 def _run(prices: pd.DataFrame, path: TargetPath, terms: Terms) -> BacktestResult:
     "Trade along a path of targets."
     _check_terms(terms)
@@ -270,8 +295,8 @@ def _run(prices: pd.DataFrame, path: TargetPath, terms: Terms) -> BacktestResult
                        cash_rate=terms.get("cash_rate", 0.0), delisting_return=terms.get("delisting_return", 0.0))
     flat, decided = _Flat(terms.get("cost", 0.0), terms.get("band", 0.0)), None
     if _decides(terms):
-        decided = _Decided(terms.get("policy", Policy()), terms.get("costs", Costs()), prices, path.rows, market.close,
-                           to_returns(prices).mean(axis=1))
+        decided = _Decided(terms.get("policy", Policy()), terms.get("costs", Costs()), prices, to_returns(prices), path,
+                           _volume(prices, terms), {})
     rows = path.rows[path.rows + lag < len(prices)] + lag
     if decided or flat.band or path.asks or market.flows.any() or not len(rows):
         journal = _trade_when_breached(market, path, decided or flat, capital, lag)
@@ -330,7 +355,7 @@ def walk_forward(
     min_history: int | None = None,  # returns an asset needs in the window; default all
     trials: Trials | None = None,  # ledger in which the run is counted
     progress: bool = True,  # a bar where it takes longer than a moment
-    **terms: Unpack[Terms],  # cost, band, policy, costs, execution, capital, funding, deposits, cash_rate, delisting_return
+    **terms: Unpack[Terms],  # cost, band, policy, costs, volume, execution, capital, funding, deposits, cash_rate, delisting_return
 ) -> BacktestResult:  # nav from the first check on
     "Re-estimate and rebalance along history."
     _check_terms(terms)
@@ -367,7 +392,7 @@ def _given(prices: pd.DataFrame, targets: pd.DataFrame) -> TargetPath:
 def follow(
     prices: pd.DataFrame,  # one column per asset; NaN before a listing and after an end
     targets: pd.DataFrame,  # weights, one row per check, dates of the prices; what is missing to 1 is cash
-    **terms: Unpack[Terms],  # cost, band, policy, costs, execution, capital, funding, deposits, cash_rate, delisting_return
+    **terms: Unpack[Terms],  # cost, band, policy, costs, volume, execution, capital, funding, deposits, cash_rate, delisting_return
 ) -> BacktestResult:  # nav from the first row of targets on
     "What given targets would have made."
     prices = _in_utc(prices)

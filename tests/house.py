@@ -244,7 +244,26 @@ def sync(root: Path) -> None:
         print(f"{name}: deleted, no notebook exports it")
 
 
-# ---------------------------------------------------------------- peers
+# ---------------------------------------------------------------- what only some machines have
+DATA_VARIABLE = "PORTFOLIO_RESEARCH_TEST_DATA"
+
+
+def excuse(notebook: Notebook, root: Path = ROOT) -> str | None:
+    """Why an exploratory notebook cannot run here; None if it must run."""
+    return missing_peers(notebook, root) or missing_data(notebook, root)
+
+
+def missing_data(notebook: Notebook, root: Path = ROOT) -> str | None:
+    """The reference data that it reads are not here; what is found beside the project is told to it."""
+    if notebook.path.parent.name != "explore" or not any(DATA_VARIABLE in source(cell) for cell in notebook.code):
+        return None
+    folder = Path(os.environ.get(DATA_VARIABLE, root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        return f"no reference data; to run it: set {DATA_VARIABLE} to the folder that holds them"
+    os.environ[DATA_VARIABLE] = str(folder.resolve())
+    return None
+
+
 def missing_peers(notebook: Notebook, root: Path = ROOT) -> str | None:
     """Why an exploratory notebook cannot run here: peers it compares with are not installed; None if it must run."""
     config = ConfigParser(delimiters=["="])
@@ -269,7 +288,7 @@ def imported(notebook: Notebook) -> set[str]:
 # ---------------------------------------------------------------- outputs
 def execute(notebook: Path, to: Path, root: Path = ROOT) -> None:
     """Run a notebook in a kernel of its own and write it with its outputs."""
-    if reason := missing_peers(Notebook.read(notebook), root):
+    if reason := excuse(Notebook.read(notebook), root):
         raise HouseError(f"{notebook.relative_to(root)}: {reason}")
     command = tool("jupyter"), "execute", notebook, f"--output={to}", "--timeout=300"
     run(*command, cwd=root, PYTHONPATH=str(root), MPLBACKEND="")
@@ -419,7 +438,7 @@ def main() -> None:
     else:
         chosen = [places(options.nb, ROOT)[0]] if options.nb else executed(ROOT)
         for path in chosen if not options.nb else []:
-            if reason := missing_peers(Notebook.read(path)):
+            if reason := excuse(Notebook.read(path)):
                 print(f"{path.relative_to(ROOT)} is left out: {reason}")
                 chosen = [other for other in chosen if other != path]
         problems = each(chosen, stale_outputs if options.check else lambda path: execute(path, path))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from portfolio_research.analytics import PortfolioAnalytics
 from portfolio_research.backtest import market_regime
 from portfolio_research.config import ConfigError, DataError
-from portfolio_research.costs import Costs
+from portfolio_research.costs import Costs, trade_costs
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.metrics import REGISTRY, report
 from portfolio_research.rebalancing import Policy, Position, Positions, as_positions, decide
@@ -62,6 +62,19 @@ def test_component_risk_contributions_sum_to_one() -> None:
 
 
 # ------------------------------------------------------------------ needs
+def test_a_risk_budget_is_that_of_the_risk_metrics() -> None:
+    made = STOCKS.risk_budget(RETURNS, TARGET, 0.3)
+    shares = STOCKS.calculate_portfolio_risk_metrics(RETURNS, TARGET)["component_risk_contributions"]
+    assert made.table["risk_share"].to_dict() == pytest.approx(shares, abs=1e-12)
+    assert made.reachable and made.table["over_budget"].any() and made.table["risk_share_within"].max() <= 0.3 + 1e-9
+    assert not STOCKS.risk_budget(RETURNS, TARGET).reachable  # four assets, a fifth each
+    ragged = RETURNS.assign(NEW=np.nan)
+    assert STOCKS.risk_budget(ragged, {**TARGET, "NEW": 0.0}, 0.3).table.equals(made.table)
+    page = STOCKS.generate_portfolio_report(OFF, RETURNS, TARGET)["risk_budget"]
+    assert page["reachable"] is False and "hold at least 5 assets" in page["reason"]
+    assert page["assets"]["AAPL"]["over_budget"] is True and page["assets"]["AAPL"]["trade"] is None
+
+
 def test_needs_are_those_of_decide_at_the_given_tolerance() -> None:
     got = STOCKS.analyze_rebalancing_needs(positions=OFF, target_weights=TARGET.to_dict(), tolerance=0.05)
     want = decide(as_positions(OFF), TARGET, policy=Policy(), costs=Costs())
@@ -100,7 +113,9 @@ def test_large_trades_are_sliced_and_slices_stay_tradable() -> None:
     assert crowded["slices"] == 3 and "above its share of volume" in str(crowded["reason"])  # each at least 10
     assert plan(15, adv=100.0)["use_twap"] is False  # cannot be sliced at all
     free = PortfolioAnalytics(policy=Policy(min_trade_size=0))
-    assert free.optimize_rebalancing_timing([recommended(amount_to_trade=1.0)], {"adv": 10})[0]["slices"] == 5
+    assert free.optimize_rebalancing_timing([recommended(amount_to_trade=1.0)], {"adv": 10})[0]["slices"] == 10
+    assert plan(20_000)["largest_slice"] == 8_000 and plan(20_000, catch_up=1)["largest_slice"] == 4_000
+    assert plan(9_000)["largest_slice"] == 9_000
 
 
 @pytest.mark.parametrize(("conditions", "urgency", "when"), [
@@ -126,8 +141,41 @@ def test_expected_cost_uses_what_is_known() -> None:
     assert cost() == 9.5
     fee_on_the_worse_price = 10_000 * (1.0005 * 1.00045 - 1) if r.side == "buy" else 10_000 * (1 - 0.9995 * 0.99955)
     assert cost(spread=0.001) == pytest.approx(fee_on_the_worse_price, rel=1e-12)
-    assert cost(adv={r.asset: 1e8}, volatility=0.02) == pytest.approx(9.5 + 10_000 * 0.02 * 0.01)
+    flat = float(trade_costs(np.array(r.signed_amount), Costs()))
+    assert cost(adv={r.asset: 1e8}, volatility=0.02) == pytest.approx(flat + 10_000 * 0.02 * 0.01)
     assert cost(adv={"other": 1e8}, volatility=0.02) == 9.5
+
+
+HOURS = pd.date_range("2024-01-01", periods=240, freq="h", tz="UTC")
+BUSY = pd.Series(1e6 * np.where(abs(HOURS.hour - 15) < 4, 3.0, 1.0), HOURS)
+
+
+def test_hourly_volumes_say_when_and_the_comparison_stands_beside_it() -> None:
+    r = recommended(amount_to_trade=8_000.0, urgency="medium", drift=0.08)
+    night = {"hour": 3, "hourly_turnover": BUSY, "volatility": 0.03}
+    (plan,) = STOCKS.optimize_rebalancing_timing([r], night)
+    ways = plan["ways"]
+    assert plan["when"] == "12:00 UTC" and plan["timing"] == "wait" and "waiting 9 h for liquidity saves" in plan["reason"]
+    best = ways[ways["recommended"]].iloc[0]
+    assert best["wait"] == 9 and plan["expected_cost"] == pytest.approx(best["total"] - best["waiting"])
+    assert ways.loc["now", "impact"] == pytest.approx(8_000 * 0.03 * np.sqrt(8_000 / 24e6))  # the pace of the night
+    for changed, says in (({"hour": 15}, "nothing speaks"), ({"risk_aversion": 1e4}, "would cost"), ({"hour": None}, "nothing")):
+        (now,) = STOCKS.optimize_rebalancing_timing([r], night | changed)
+        assert now["when"] == "now" and says in now["reason"]
+    for urgent in (replace(r, urgency="high"), r):
+        regime = "normal" if urgent.urgency == "high" else "high"
+        (now,) = STOCKS.optimize_rebalancing_timing([urgent], night | {"volatility_regime": regime})
+        assert now["when"] == "now" and now["expected_cost"] > plan["expected_cost"]
+
+
+def test_hourly_volumes_of_each_asset_are_its_own() -> None:
+    rows = [recommended(asset=a, amount_to_trade=50_000.0, urgency="low", drift=0.05) for a in ("A", "B", "C")]
+    table = pd.DataFrame({"A": BUSY, "B": BUSY.shift(12, fill_value=1e6)})
+    plans = STOCKS.optimize_rebalancing_timing(rows, {"hour": 2, "hourly_turnover": table, "volatility": 0.01})
+    whens = {p["recommendation"].asset: p["when"] for p in plans}
+    assert whens == {"A": "12:00 UTC", "B": "now", "C": "now"}
+    assert {p["recommendation"].asset: p["ways"] is None for p in plans} == {"A": False, "B": False, "C": True}
+    assert all(p["use_twap"] for p in plans) and plans[0]["hours"] > 0 == plans[2]["hours"]
 
 
 def test_a_threshold_of_zero_slices_every_trade() -> None:

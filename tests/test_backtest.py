@@ -1,6 +1,7 @@
 """The back-test: golden values, no look ahead, and a ledger that balances."""
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,12 @@ from portfolio_research.backtest import (
     walk_forward,
 )
 from portfolio_research.config import ConfigError, DataError, Settings
-from portfolio_research.costs import Costs, trade_costs
+from portfolio_research.costs import Costs, Liquidity, trade_costs
 from portfolio_research.covariance import DenoisedCovariance, DetonedCovariance, EWMACovariance
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.metrics import REGISTRY
-from portfolio_research.rebalancing import Policy, as_positions, decide
+from portfolio_research.rebalancing import Policy, as_positions, covariance_for, decide
 from portfolio_research.regimes import current_regime
 from portfolio_research.targets import optimizer_from, refit, target_path
 
@@ -87,6 +88,7 @@ def test_value_is_conserved(seed: int, step: int, cost: float, band: float) -> N
     assert result.nav.iloc[0] == pytest.approx(1 - cost)
 
 
+@pytest.mark.filterwarnings("ignore:.*move as one")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 99), st.integers(21, 58), st.integers(1, 9), st.sampled_from([0.0, 0.02]))
 def test_the_future_changes_nothing(seed: int, t: int, step: int, band: float) -> None:
@@ -240,9 +242,17 @@ def test_every_option_arrives() -> None:
 
 
 # ------------------------------------------------------------------ the bot's rules
-def test_the_bot_is_the_decision_function_bar_by_bar() -> None:
-    prices, policy, costs = market(140), Policy(tolerance=0.02, high_volatility_tolerance=0.01), Costs(0.001, 0.002)
-    result = walk_forward(prices, policy=policy, costs=costs, lookback=40, capital=10_000.0)
+@pytest.mark.parametrize("options", [
+    {}, {"tolerance_mode": "relative", "trade_to": "edge"}, {"tolerance_mode": "risk", "trade_to": "halfway"},
+    {"tolerance_mode": "cost_aware"}, {"max_position": 0.3}, {"impact": 1.0},
+], ids=lambda options: "-".join(map(str, options.values())) or "seed")  # fmt: skip
+def test_the_bot_is_the_decision_function_bar_by_bar(options: dict[str, Any]) -> None:
+    impact = options.get("impact", 0.0)
+    policy = Policy(tolerance=0.02, high_volatility_tolerance=0.01, **{k: v for k, v in options.items() if k != "impact"})
+    prices, costs = market(140), Costs(0.001, 0.002, impact=impact)
+    volume = prices * 0.0 + 50_000.0
+    given = {"volume": volume} if impact else {}
+    result = walk_forward(prices, policy=policy, costs=costs, lookback=40, capital=10_000.0, **given)  # type: ignore
     returns, assets = to_returns(prices), list(prices.columns)
     units, cash, decided = np.zeros(4), 10_000.0, []
     for date in result.nav.index:  # a second book-keeping, from the contract of the engine
@@ -250,16 +260,18 @@ def test_the_bot_is_the_decision_function_bar_by_bar() -> None:
         known = returns.loc[:date]
         regime = current_regime(known.iloc[-REGIME_HISTORY:].mean(axis=1))["volatility_regime"]
         target = HierarchicalRiskParity().fit(known.iloc[-40:]).weights_
+        window = known.iloc[-40:]
+        liquid = Liquidity(volume.loc[date].to_numpy(), window.std().to_numpy(), assets) if impact else None
         made = decide(as_positions(dict(zip(assets, units * close, strict=True)), cash=cash), target, policy=policy,
-                      costs=costs, regime=str(regime))
+                      costs=costs, regime=str(regime), covariance=covariance_for(policy, window), liquidity=liquid)
         if made.rebalance:
             decided.append(date)
             amounts = np.array([r.signed_amount for r in made.recommendations])
             units = units + amounts / close
-            cash -= amounts.sum() + trade_costs(amounts, costs).sum()
+            cash -= amounts.sum() + trade_costs(amounts, costs, liquid).sum()
             assert result.decisions[date].regime == made.regime
         assert result.equity[date] == pytest.approx(cash + units @ close, rel=1e-12)
-    assert list(result.costs.index) == decided and 1 < len(decided) < len(result.nav)
+    assert list(result.costs.index) == decided and 1 < len(decided) <= len(result.nav)
     balances(result, prices, 10_000.0)
 
 

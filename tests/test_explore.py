@@ -1,12 +1,13 @@
 """The exploratory notebooks run from top to bottom on the bundled sample, without a warning and without a network, and
-show what is stored. One that compares with other packages is skipped where these are not installed."""
+show what is stored. One that compares with other packages, or reads reference data, is skipped where these are not here."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from house import ROOT, HouseError, Notebook, missing_peers, stale_outputs
+from house import DATA_VARIABLE, ROOT, HouseError, Notebook, excuse, missing_data, missing_peers, stale_outputs
 
 NOTEBOOKS = sorted((ROOT / "nbs" / "explore").glob("*.ipynb"))
 
@@ -17,7 +18,7 @@ def test_there_is_one_to_start_from() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
 def test_notebook_runs_and_stored_outputs_are_fresh(path: Path) -> None:
-    if reason := missing_peers(Notebook.read(path)):
+    if reason := excuse(Notebook.read(path)):
         pytest.skip(reason)
     assert stale_outputs(path) == []
 
@@ -67,3 +68,20 @@ def test_a_notebook_whose_peers_are_here_must_run(tmp_path: Path) -> None:
 
 def test_only_exploratory_notebooks_are_excused(tmp_path: Path) -> None:
     assert missing_peers(notebook(tmp_path, "import quantstats_nowhere", "reports"), tmp_path) is None
+
+
+def test_missing_data_are_named_and_data_beside_the_project_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "nowhere"))
+    text = f"import os\nlen(os.listdir(os.environ['{DATA_VARIABLE}']))"
+    assert missing_data(notebook(root, "1"), root) is None
+    assert missing_data(notebook(root, text, "reports"), root) is None
+    made = notebook(root, text)
+    assert excuse(made, root) == f"no reference data; to run it: set {DATA_VARIABLE} to the folder that holds them"
+    monkeypatch.delenv(DATA_VARIABLE)
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    assert excuse(made, root) is None and Path(os.environ[DATA_VARIABLE]) == tmp_path / "shared" / "data"
+    monkeypatch.delenv(DATA_VARIABLE)

@@ -158,6 +158,10 @@ def test_risk_budget(seed: str, names: dict[str, Any]) -> None:
     done = execute(snippet(seed, "component_risk_contributions"), dict(names))
     shares = done["risk_metrics"]["component_risk_contributions"]
     assert set(shares) == set(names["returns_matrix"].columns) and sum(shares.values()) == pytest.approx(1, abs=1e-12)
+    over = [asset for asset, share in shares.items() if share > done["max_risk_contribution"]]
+    budget = names["analytics"].risk_budget(names["returns_matrix"], names["weights"], done["max_risk_contribution"])
+    assert budget.table.index[budget.table["over_budget"]].to_list() == over  # and what `pass` stands for is in the table
+    assert budget.reachable and budget.table["risk_share_within"].max() <= 0.2 + 1e-9
 
 
 def test_transaction_costs(seed: str, names: dict[str, Any], bot: HyperliquidTradingBot) -> None:
