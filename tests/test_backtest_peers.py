@@ -31,7 +31,8 @@ def ours(prices: pd.DataFrame) -> BacktestResult:
 
 
 def peer(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed; to compare with it: pip install {name}", exc_type=ImportError)
+    reason = f"{name} is not installed; to compare with it: pip install {name}"
+    return pytest.importorskip(name, reason=reason, exc_type=ImportError)
 
 
 def test_skfolio_from_prices_to_value(prices: pd.DataFrame, ours: BacktestResult) -> None:
