@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from . import __version__
@@ -32,28 +33,29 @@ from .significance import expected_max_sharpe
 from .validation import probability_of_overfitting
 
 # %% ../nbs/24_trials.ipynb #cc8076fe
-def _packed(values: Any, kind: str) -> str:
-    return base64.b64encode(zlib.compress(np.asarray(values).astype(kind).tobytes())).decode()
+def _packed(steps: NDArray[np.int64]) -> str:
+    return base64.b64encode(zlib.compress(steps.astype("<i8").tobytes())).decode()
 
 # %% ../nbs/24_trials.ipynb #a689ddd5
-def _unpacked(text: str, kind: str) -> Any:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), kind)
+def _unpacked(text: str) -> NDArray[np.int64]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").astype(np.int64)
 
 # %% ../nbs/24_trials.ipynb #224dfe66
 def _stored(returns: pd.Series) -> dict[str, Any]:
     "Returns as text: every bit of the values, and their dates as steps, which are nearly all alike."
     index = returns.index
+    values = base64.b64encode(returns.to_numpy(dtype="<f8").tobytes()).decode()  # the bits of returns do not compress
     if not isinstance(index, pd.DatetimeIndex):
-        return {"values": _packed(returns, "<f8"), "labels": [described(label) for label in index]}
+        return {"values": values, "labels": [described(label) for label in index]}
     steps = np.diff(index.as_unit("ns").asi8, prepend=0)
-    return {"values": _packed(returns, "<f8"), "steps": _packed(steps, "<i8"), "zone": str(index.tz) if index.tz else None}
+    return {"values": values, "steps": _packed(steps), "zone": str(index.tz) if index.tz else None}
 
 # %% ../nbs/24_trials.ipynb #59ba032b
 def _restored(kept: dict[str, Any], name: str) -> pd.Series:
-    values = _unpacked(kept["values"], "<f8")
+    values = np.frombuffer(base64.b64decode(kept["values"]), "<f8")
     if "labels" in kept:
         return pd.Series(values, kept["labels"], name=name)
-    stamps = pd.DatetimeIndex(np.cumsum(_unpacked(kept["steps"], "<i8")).view("M8[ns]"))
+    stamps = pd.DatetimeIndex(np.cumsum(_unpacked(kept["steps"])).view("M8[ns]"))
     return pd.Series(values, stamps if kept["zone"] is None else stamps.tz_localize("UTC").tz_convert(kept["zone"]), name=name)
 
 # %% ../nbs/24_trials.ipynb #b4b308f5
@@ -65,13 +67,20 @@ def _moments(returns: Any) -> Any:
     return report(returns, periods_per_year=1).loc[_MOMENTS]
 
 
-def _entry(name: str, code: str | None, params: Any, data: str, returns: pd.Series | None, year: float) -> dict[str, Any]:
-    "What the ledger remembers of a trial; one without returns counts, but has no Sharpe ratio."
-    known = dict.fromkeys(_MOMENTS) if returns is None else _moments(returns).to_dict()
-    content = {"name": name, "code": code, "params": params, "data": data, "version": __version__}
+def _moments_of_each(many: Sequence[pd.Series | None]) -> list[dict[str, Any]]:
+    "Moments of each trial: of all at once where they have the same rows; a trial without returns has none."
+    known = [returns for returns in many if returns is not None]
+    if len(known) == len(many) > 1 and all(returns.index.equals(known[0].index) for returns in known):
+        table = pd.DataFrame(np.column_stack(known), known[0].index)
+        return [dict(zip(_MOMENTS, column, strict=True)) for column in _moments(table).to_numpy().T]
+    return [dict.fromkeys(_MOMENTS) if returns is None else _moments(returns).to_dict() for returns in many]
+
+# %% ../nbs/24_trials.ipynb #d40a91ea
+def _entry(content: dict[str, Any], moments: dict[str, Any], returns: pd.Series | None, year: float) -> dict[str, Any]:
+    "What the ledger remembers of a trial."
     return {
         "trial": content_hash(content), **content,
-        **{key: None if value is None or value != value else float(value) for key, value in known.items()},
+        **{key: None if value is None or value != value else float(value) for key, value in moments.items()},
         "periods_per_year": float(year), "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "returns": None if returns is None else _stored(returns),
     }
@@ -130,8 +139,11 @@ class TrialLedger:
     def record_sweep(self, name: str, code: str | None, data: str, results: Sequence[tuple[Mapping[str, Any], pd.Series | None]],
                      periods_per_year: float = 365.0) -> list[str]:
         "Count many trials of one function, by its `fingerprint` too, on data known by their hash; None: it gave no returns."
-        entries = [_entry(name, code, described(params), data, returns, periods_per_year) for params, returns in results]
-        _add(self, entries if self.keep_returns else [{**entry, "returns": None} for entry in entries])
+        about = {"name": name, "code": code, "data": data, "version": __version__}
+        moments = _moments_of_each([returns for _, returns in results])
+        entries = [_entry(about | {"params": described(params)}, known, returns if self.keep_returns else None, periods_per_year)
+                   for known, (params, returns) in zip(moments, results, strict=True)]
+        _add(self, entries)
         return [entry["trial"] for entry in entries]
 
     def table(self) -> pd.DataFrame:

@@ -104,11 +104,12 @@ def _values(result: Any) -> dict[str, Any]:
     "A result by name: a number is `value`, a Series is `returns`."
     if isinstance(result, pd.Series):
         return {"returns": result}
-    if isinstance(result, Mapping):
+    if isinstance(result, Mapping) and isinstance(result.get("returns", pd.Series()), pd.Series):
         return {str(name): value for name, value in result.items()}
     if isinstance(result, bool | int | float) or hasattr(result, "dtype") and getattr(result, "ndim", 1) == 0:
         return {"value": result}
-    raise TypeError(f"it returned a {type(result).__name__}: return a number, a Series of returns, or a mapping of such by name")
+    raise TypeError(f"it returned a {type(result).__name__}: return a number, a Series of returns, or a mapping of such by "
+                    "name, in which 'returns' is a Series")
 
 # %% ../nbs/24a_workers.ipynb #12ec718e
 def _called(fn: Callable[..., Any], data: Any, key: str, params: Mapping[str, Any]) -> Outcome:

@@ -306,10 +306,12 @@ def test_an_asynchronous_client_is_refused() -> None:
 
 def test_results_of_other_kinds_are_errors_of_their_point() -> None:
     kinds = [lambda: [1], lambda: None, lambda: {"x": unsendable()}, lambda: sys.exit("out"), lambda: np.float64(2.5)]
-    result = sweep(lambda data, k: kinds[k](), {"k": list(range(5))}, 0, n_jobs=1)
+    kinds.append(lambda: {"returns": [0.1, 0.2]})
+    result = sweep(lambda data, k: kinds[k](), {"k": list(range(6))}, 0, n_jobs=1)
     said = result.table["error"]
     assert "returned a list: return a number, a Series" in said[0] and "NoneType" in said[1]
-    assert "pickle" in said[2] and said[3] == "SystemExit: out" and result.table["value"][4] == 2.5
+    assert "'returns' is a Series" in said[5] and "pickle" in said[2]
+    assert said[3] == "SystemExit: out" and result.table["value"][4] == 2.5
 
 
 def test_another_version_on_a_worker_stops_the_sweep(monkeypatch, tmp_path: Path) -> None:

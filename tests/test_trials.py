@@ -85,6 +85,24 @@ def test_a_ledger_travels_with_a_task(tmp_path: Path) -> None:
     assert len(ledger) == len(copy) == 13
 
 
+def test_many_trials_at_once_are_what_they_are_one_by_one() -> None:
+    together, apart = TrialLedger(), TrialLedger()
+    data = content_hash(PRICES)
+    searches = {"all": [SEARCH[k] for k in SEARCH], "ragged": [SEARCH[0], SEARCH[1].iloc[1:]], "one without": [SEARCH[2], None]}
+    for case, many in searches.items():
+        named = [({"k": k, "case": case}, returns) for k, returns in enumerate(many)]
+        together.record_sweep("rule", None, data, named)
+        for each in named:
+            apart.record_sweep("rule", None, data, [each])
+    numbers = ["n_obs", "sharpe", "sharpe_se", "skew", "excess_kurtosis"]
+    a, b = together.table(), apart.table()
+    assert list(a.index) == list(b.index) and np.allclose(a[numbers], b[numbers], rtol=1e-12, equal_nan=True)
+    assert together.returns(PRICES).equals(apart.returns(PRICES)) and a["sharpe"].isna().sum() == 1
+    first, second = (together.record_sweep("rule", code, data, [({}, None)]) for code in ("as it was", "changed"))
+    assert first != second
+    assert together.record_sweep("rule", None, data, []) == []
+
+
 # ---------------------------------------------------------------- crashes and company
 def record_some(path: str, worker: int) -> None:
     ledger = TrialLedger(path)
