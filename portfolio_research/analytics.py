@@ -19,9 +19,10 @@ from .attribution import Contributions, contributions
 from .backtest import REGIME_HISTORY
 from .budget import RiskBudget, risk_budget
 from .config import ConfigError, DataError
-from .costs import Costs, trade_costs
+from .costs import Costs, Liquidity, trade_costs
 from .metrics import REGISTRY, drawdown, report
-from .rebalancing import Decision, Policy, Positions, Recommendation, as_positions, decide
+from .positions import Positions, as_positions
+from .rebalancing import Decision, Policy, Recommendation, covariance_for, decide
 from portfolio_research.regimes import (
     average_correlation,
     correlation_regime,
@@ -284,21 +285,28 @@ def _plan(r: Recommendation, c: Mapping[str, Any], policy: Policy, costs: Costs)
 class _Trading(_Watched):
     "What to trade."
 
-    def _decide(self, positions: Any, target_weights: _Weights, policy: Policy, regime: str) -> Decision:
-        target = pd.Series(target_weights, dtype="float64")
-        return decide(as_positions(positions), target, policy=policy, costs=self.costs, regime=regime)
+    def _decide(
+        self, positions: Any, target_weights: _Weights, policy: Policy, regime: str, returns: Any = None,
+        liquidity: Liquidity | None = None,
+    ) -> Decision:
+        target, table = pd.Series(target_weights, dtype="float64"), isinstance(returns, pd.DataFrame)
+        return decide(as_positions(positions), target, policy=policy, costs=self.costs, regime=regime, liquidity=liquidity,
+                      covariance=covariance_for(policy, returns) if table else None)
 
     def analyze_rebalancing_needs(
         self,
         positions: Positions | Mapping[str, Any],  # the book, or quote values by asset
         target_weights: _Weights,  # by asset
         tolerance: float | None = None,  # drift that is left alone, in (0, 1); default the policy's
+        *,
+        returns: pd.DataFrame | None = None,  # by asset, for a policy that looks at risk (modes risk and cost_aware)
+        liquidity: Liquidity | None = None,  # by name of asset, where costs.impact > 0
     ) -> list[Recommendation]:  # one per asset, with its reason; `hold` where nothing is to do
         "What to trade to get back to target."
         policy = self.policy
         if tolerance is not None:
             policy = replace(policy, tolerance=tolerance, high_volatility_tolerance=tolerance)
-        return list(self._decide(positions, target_weights, policy, "normal").recommendations)
+        return list(self._decide(positions, target_weights, policy, "normal", returns, liquidity).recommendations)
 
 # %% ../nbs/23_analytics.ipynb #d4f9ba24
 class _Timed(_Trading):
@@ -420,6 +428,8 @@ class PortfolioAnalytics(_Told):
         returns: pd.Series | pd.DataFrame,  # of the portfolio, or one column per asset
         target_weights: _Weights,  # by asset
         benchmark: pd.Series | None = None,  # simple returns on the same dates
+        *,
+        liquidity: Liquidity | None = None,  # by name of asset, where costs.impact > 0
     ) -> dict[str, Any]:  # metrics, intervals, risk, risk_budget, stress, attribution, regime, ...; plain values for JSON
         "Everything about a portfolio, at one moment."
         terms: dict[str, Any] = {"periods_per_year": self.periods_per_year, "risk_free_rate": self.risk_free_rate}
@@ -427,7 +437,7 @@ class PortfolioAnalytics(_Told):
         weights = book.weights()
         own, basis = _own_returns(returns, weights)
         regime = self.detect_regime_changes(returns)
-        made = self._decide(book, target_weights, self.policy, str(regime["volatility_regime"]))
+        made = self._decide(book, target_weights, self.policy, str(regime["volatility_regime"]), returns, liquidity)
         score, parts = risk_score(own, weights if len(weights) else None)
         by_asset = self._by_asset(returns, weights)
         recent = own.iloc[-self.performance_window :]

@@ -48,8 +48,8 @@ def band_widths(
     if mode not in ("risk", "cost_aware"):
         raise ConfigError(f"tolerance_mode is {mode!r}; it is absolute, relative, risk or cost_aware")
     if covariance is None:
-        raise ConfigError(f"tolerance_mode is {mode}, and it depends on the covariance of the assets: pass covariance=, "
-                          "or set portfolio.rebalancing.tolerance_mode to absolute or relative")
+        raise ConfigError(f"tolerance_mode is {mode}, and it depends on the covariance of the assets: pass covariance= (or "
+                          "returns by asset), or set portfolio.rebalancing.tolerance_mode to absolute or relative")
     variance = np.diagonal(covariance, axis1=-2, axis2=-1)
     with_book, of_book = _book_variance(target, covariance)
     if mode == "risk":

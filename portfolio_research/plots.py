@@ -211,7 +211,7 @@ def _marks(ax: Axes, positions: Any, label: str) -> None:
 def plot_weights(
     weights: _ByAsset,  # held, fractions of the portfolio by asset
     target: _ByAsset | None = None,  # wanted; an asset in only one of the two counts as zero in the other
-    tolerance: float | None = None,  # half-width of the band around the target, 0.05 = 5 points
+    tolerance: float | _ByAsset | None = None,  # half-width of the band around the target, 0.05 = 5 points; or by asset
 ) -> Chart:  # one bar per asset, largest target first
     "Where the portfolio stands against its target."
     held = _series(weights, "weights")
@@ -219,14 +219,14 @@ def plot_weights(
     assets = held.index.union(wanted.index, sort=False)
     held, wanted = (s.reindex(assets, fill_value=0.0) for s in (held, wanted))
     assets = wanted.sort_values(ascending=False, kind="stable").index
-    actual, aim = held[assets].to_numpy(), wanted[assets].to_numpy()
+    actual, aim, width = (pd.Series(x, assets, dtype=float).to_numpy() for x in (held, wanted, tolerance))
     chart = Chart(figsize=(_WIDTH, 0.27 * len(assets) + 1.1))
     ax = chart.subplots()
-    _bars(ax, assets.tolist(), actual, np.abs(actual - aim) > (np.inf if tolerance is None else tolerance))
+    _bars(ax, assets.tolist(), actual, np.abs(actual - aim) > width)
     if tolerance is not None:
-        low = np.maximum(aim - tolerance, 0.0)
-        ax.barh(np.arange(len(aim)), aim + tolerance - low, left=low, height=0.9, color="#DDDDDD", zorder=0.5,
-                label=f"target ± {_percent(tolerance)}")  # fmt: skip
+        low = np.maximum(aim - width, 0.0)
+        ax.barh(np.arange(len(aim)), aim + width - low, left=low, height=0.9, color="#DDDDDD", zorder=0.5,
+                label=f"target ± {_percent(tolerance) if isinstance(tolerance, float) else 'its tolerance'}")  # fmt: skip
     if target is not None:
         _marks(ax, aim, "target")
         _legend(ax)

@@ -206,7 +206,7 @@ class Recommendation:
     estimated_cost: float  # quote currency
     use_twap: bool  # large enough to be sliced over time
     reason: str  # why it is traded, or why not
-    tolerance: float | None = None  # its own drift that is left alone; None: any
+    tolerance: float = 1.0  # its own drift that is left alone; 1: any
     urgency_reason: str = ""  # why it is as urgent as it is
     amount_left: float = 0.0  # quote currency that the market's volume did not allow, >= 0; for the next check
 
@@ -422,7 +422,7 @@ def decide(
                paid.tolist(), reasons, book.widths.tolist(), left.tolist(), strict=True)
     made = tuple(
         Recommendation(a, "buy" if m > 0 else "sell" if m < 0 else "hold", d + w, w, d, abs(m), _urgency(x), c,
-                       abs(m) > policy.large_trade_threshold, r, b if b < np.inf else None, _urgent(book, k, regime), rest)
+                       abs(m) > policy.large_trade_threshold, r, min(b, 1.0), _urgent(book, k, regime), rest)
         for k, (a, m, d, w, x, c, r, b, rest) in enumerate(rows)
     )
     warning = _warning(book.target, book.widths)

@@ -349,6 +349,8 @@ def test_the_newest_report_and_decision_are_shown(store):
         "estimated_cost": 9.5,
         "use_twap": False,
         "reason": "drift",
+        "urgency_reason": "twice its tolerance",
+        "tolerance": 0.01,
         "private": 1,
     }
     decision = {
@@ -385,8 +387,8 @@ def test_the_newest_report_and_decision_are_shown(store):
     shot = finite(build_snapshot(store, "main"))
     assert shot["metrics"] == [{**metric, "value": None, "low": None}]
     assert (shot["overview"]["risk_score"], shot["overview"]["regime"]) == (41.5, "high")
-    assert {a["asset"]: (a["risk_contribution"], a["tolerance"]) for a in shot["allocation"]}["BTC"] == (0.9, 0.03)
-    recommendation.pop("private")
+    assert {a["asset"]: (a["risk_contribution"], a["tolerance"]) for a in shot["allocation"]}["BTC"] == (0.9, 0.01)
+    del recommendation["private"], recommendation["tolerance"]
     shown = shot["rebalancing"]
     history = shown.pop("history")
     assert shown == {**decision, "decided_at": "2020-02-05T00:00:00Z", "recommendations": [recommendation]}

@@ -35,7 +35,7 @@ from portfolio_research.market.collector import DataCollector
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.paper import PaperExchange
 from portfolio_research.market.protocol import Feed, Tick, Venue
-from portfolio_research.rebalancing import Decision, decide, policy_from
+from portfolio_research.rebalancing import Decision, covariance_for, decide, policy_from
 from portfolio_research.store import Store, ledger, telemetry
 from portfolio_research.targets import optimizer_from, refit
 
@@ -326,7 +326,15 @@ class HyperliquidTradingBot:
 
     def _decide(self) -> Decision:
         regime = str(self._regime()["volatility_regime"])
-        return decide(self.risk_manager.positions, self.targets, policy=self.policy, costs=self.costs, regime=regime)
+        window = self.data_collector.returns(self.settings.portfolio.rebalancing.lookback)
+        return decide(
+            self.risk_manager.positions,
+            self.targets,
+            policy=self.policy,
+            costs=self.costs,
+            regime=regime,
+            covariance=covariance_for(self.policy, window),
+        )
 
     async def _carry_out(self, rebalance_id: str) -> None:
         with self.store.read() as conn:

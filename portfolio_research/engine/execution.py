@@ -71,9 +71,9 @@ class Purse:
 
     def __init__(self, cash: Decimal, costs: Costs) -> None:
         self.cash = cash
-        fee, slippage = to_decimal(costs.fee), to_decimal(costs.slippage)
-        self._bought = (1 + slippage) * (1 + fee)
-        self._sold = (1 - slippage) * (1 - fee)
+        fee, distance = to_decimal(costs.fee_rate), to_decimal(costs.fill_distance)
+        self._bought = (1 + distance) * (1 + fee)
+        self._sold = (1 - distance) * (1 - fee)
 
     def sell(self, size: Decimal, mark: Decimal) -> None:
         """Take in what `size` units bring."""

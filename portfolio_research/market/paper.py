@@ -1,4 +1,4 @@
-"""The paper exchange: fills market orders at once, at the mark and a slippage, and never twice.
+"""The paper exchange: fills market orders at once, beside the mark by what the costs say, and never twice.
 
 Its memory is the ledger itself. A fill is a function of the order and the mark; it happens when it is recorded, in one
 transaction with all that follows from it. So a crash at any moment leaves an order that was filled and recorded, or one
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
-from portfolio_research.config import VenueError
+from portfolio_research.config import ConfigError, VenueError
 from portfolio_research.costs import Costs
 from portfolio_research.market.protocol import Fill, OrderReport, Tick, VenueOrder
 from portfolio_research.store import Store, ledger
@@ -19,7 +19,7 @@ from portfolio_research.store.encoding import to_decimal
 
 
 class PaperExchange:
-    """A spot venue inside this process, with fees and slippage proportional to the notional."""
+    """A spot venue inside this process, with fees, spread and slippage proportional to the notional."""
 
     def __init__(
         self,
@@ -28,11 +28,16 @@ class PaperExchange:
         costs: Costs = Costs(),  # noqa: B008 - frozen
         lot: Decimal = Decimal("1e-8"),  # smallest step of a size
     ) -> None:
+        if costs.impact:
+            raise ConfigError(
+                f"portfolio.costs.impact is {costs.impact:g}, and the paper exchange knows no volumes to charge it on: "
+                "set it to 0 here, and use it in a back-test with liquidity"
+            )
         self.store = store
         self.portfolio = portfolio
         self.lot = lot
-        self._fee = to_decimal(costs.fee)
-        self._slippage = to_decimal(costs.slippage)
+        self._fee = to_decimal(costs.fee_rate)
+        self._distance = to_decimal(costs.fill_distance)
         self._marks: dict[str, Decimal] = {}
         self._now: datetime | None = None
 
@@ -86,7 +91,7 @@ class PaperExchange:
 
     def _fill(self, order: VenueOrder, mark: Decimal, now: datetime) -> Fill:
         side = 1 if order.size > 0 else -1
-        price = ledger.EXACT.multiply(mark, 1 + side * self._slippage)
+        price = ledger.EXACT.multiply(mark, 1 + side * self._distance)
         if order.limit is not None and side * price > side * order.limit:
             raise VenueError(
                 f"{order.asset}: {price} is worse than the limit of {order.limit}: raise the limit or wait"

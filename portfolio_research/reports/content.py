@@ -20,11 +20,12 @@ from sqlalchemy import select
 
 from portfolio_research.alerts import Severity
 from portfolio_research.config import ConfigError, DataError, Settings
-from portfolio_research.costs import Costs
+from portfolio_research.costs import costs_from
+from portfolio_research.data import to_returns
 from portfolio_research.metrics import REGISTRY
 from portfolio_research.performance_plots import plot_attribution, plot_stress
 from portfolio_research.plots import Chart, plot_equity, plot_risk_contributions, plot_weights
-from portfolio_research.rebalancing import Decision, Position, Positions, decide, policy_from
+from portfolio_research.rebalancing import Decision, Position, Positions, covariance_for, decide, policy_from
 from portfolio_research.reports.record import Record
 from portfolio_research.significance import interval_text
 from portfolio_research.store import Store, schema
@@ -33,6 +34,8 @@ from portfolio_research.store.telemetry import bars_frame, equity, latest_report
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_MODES = {"absolute": "", "relative": " of each target", "risk": " of the risk", "cost_aware": ", by cost (median)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class RebalancingReport:
             closes = bars_frame(conn, name, len(lived), day)
             computed = latest_report(conn, name, day)
             positions = _positions(earlier, closes.iloc[-1], float(row.capital))
-            decision = _decide(conn, settings, positions, day, tolerance, computed[1] if computed else {})
+            decision = _decide(conn, settings, positions, closes, tolerance, computed[1] if computed else {})
             return cls(
                 settings=settings,
                 portfolio=name,
@@ -130,7 +133,7 @@ class RebalancingReport:
             "Portfolio": f"{self.portfolio} (paper)",
             "As of": f"{self.as_of:%Y-%m-%d} UTC",
             "Value before": f"{self.value:,.2f} {self.quote}",
-            "Tolerance": f"{decision.tolerance:.1%}",
+            "Tolerance": f"{decision.tolerance:.1%}" + _MODES[decision.tolerance_mode],
             "Market": _market(self.computed),
             "Prices": self.source,
         }
@@ -152,7 +155,7 @@ class RebalancingReport:
             plot_weights(
                 {r.asset: r.current_weight for r in rows},
                 {r.asset: r.target_weight for r in rows},
-                self.decision.tolerance,
+                {r.asset: r.tolerance for r in rows},
             ),
             "Weights against targets and tolerance",
         )
@@ -168,10 +171,12 @@ class RebalancingReport:
                 f"{r.drift:+.2%}",
                 _given(shares.get(r.asset), ".1%"),
                 r.urgency,
+                r.urgency_reason,
             ]
             for r in sorted(self.decision.recommendations, key=lambda r: -abs(r.drift))
         ]
-        return _table(["asset", "weight", "target", "drift", "risk share", "urgency"], rows, numbers=range(1, 5))
+        columns = ["asset", "weight", "target", "drift", "risk share", "urgency", "because"]
+        return _table(columns, rows, numbers=range(1, 5))
 
     def trade_table(self) -> Html:
         """What would be traded, and why the rest would not."""
@@ -361,19 +366,25 @@ def _decide(
     conn: "Connection",
     settings: Settings,
     positions: Positions,
-    day: datetime,
+    closes: pd.DataFrame,
     tolerance: float,
     computed: dict[str, Any],
 ) -> Decision:
+    day = closes.index[-1]
     targets = latest_targets(conn, settings.portfolio.name, day)
     if targets is None:
         raise DataError(f"no target weights on {day:%Y-%m-%d}: the optimiser had not run yet; choose a later day")
     policy = policy_from(settings)
     if tolerance:
         policy = replace(policy, tolerance=tolerance, high_volatility_tolerance=tolerance)
-    costs = Costs(settings.portfolio.costs.fee, settings.portfolio.costs.slippage)
+    window = to_returns(closes.iloc[-settings.portfolio.rebalancing.lookback - 1 :])
     return decide(
-        positions, pd.Series(targets[1]), policy=policy, costs=costs, regime=computed.get("regime") or "normal"
+        positions,
+        pd.Series(targets[1]),
+        policy=policy,
+        costs=costs_from(settings),
+        regime=computed.get("regime") or "normal",
+        covariance=covariance_for(policy, window),
     )
 
 

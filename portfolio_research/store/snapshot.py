@@ -32,7 +32,7 @@ _ALERT_KEYS = (
 )  # fmt: skip
 _TRADE_KEYS = (
     "asset", "side", "current_weight", "target_weight", "drift", "amount_to_trade", "urgency", "estimated_cost",
-    "use_twap", "reason",
+    "use_twap", "reason", "urgency_reason",
 )  # fmt: skip
 _METRIC_KEYS = ("name", "label", "value", "low", "high", "unit", "better", "formula", "source")
 
@@ -269,10 +269,13 @@ def _allocation(view: _View) -> list[dict[str, Any]]:
     held = {h.asset: view.weight(h.size * h.mark_price) for h in view.holdings}
     shares = view.report.get("risk_contributions") or {}
     tolerance = view.decided.get("tolerance") or view.setting("portfolio.rebalancing.tolerance")
+    advice = view.decided.get("recommendations") or []
+    own = {item["asset"]: item["tolerance"] for item in advice if "tolerance" in item}
     assets = sorted({*held, *view.targets}, key=lambda asset: (-(held.get(asset) or 0.0), asset))
     return [
         {
-            "asset": asset, "weight": held.get(asset, 0.0), "target": view.targets.get(asset), "tolerance": tolerance,
+            "asset": asset, "weight": held.get(asset, 0.0), "target": view.targets.get(asset),
+            "tolerance": own.get(asset, tolerance),
             "risk_contribution": shares.get(asset),
         }
         for asset in assets

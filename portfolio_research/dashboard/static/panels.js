@@ -302,7 +302,7 @@ export function rebalancing() {
   const columns = [
     { key: "asset", label: "Asset", class: "asset", textual: true, value: (row) => row.asset, cell: (row) => row.asset },
     { key: "side", label: "Action", class: "side", textual: true, value: (row) => row.side, cell: (row) => SIDES[row.side] ?? row.side },
-    { key: "urgency", label: "Urgency", value: urgency, paint: paintUrgency },
+    { key: "urgency", label: "Urgency", value: urgency, paint: (cell, row) => { paintUrgency(cell, row); attr(cell, "title", row.urgency_reason ?? null); } },
     { key: "drift", label: "Drift", class: "num", value: (row) => Math.abs(row.drift),
       paint: (cell, row) => { text(cell, signed(row.drift, percent(row.drift))); attr(cell, "title", `${percent(row.current_weight)} now, ${percent(row.target_weight)} wanted`); } },
     { key: "amount", label: "Amount", class: "num", value: (row) => row.amount_to_trade, cell: (row) => money(row.amount_to_trade, quote, 0) },
