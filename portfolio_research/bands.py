@@ -86,7 +86,7 @@ def _lifted(start: _Array, target: _Array, width: _Array, money: float) -> _Arra
     order = np.argsort(-np.divide(gap, width, out=np.full_like(gap, -np.inf), where=width > 0))
     wide = np.cumsum(width[order])
     reach = np.divide(np.cumsum(gap[order]) - money, wide, out=np.full_like(gap, -np.inf), where=wide > 0)
-    floor = target - reach.max() * width  # at which exactly the money is spent
+    floor = target - reach.max(initial=0.0) * width  # at which exactly the money is spent
     return np.asarray(np.maximum(start, floor), dtype=np.float64)
 
 

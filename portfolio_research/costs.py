@@ -9,7 +9,7 @@ __all__ = ['CostConvention', 'Costs', 'market_impact', 'slice_impact', 'Liquidit
 # %% ../nbs/20_costs.ipynb #4185d297
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,19 +210,26 @@ def equity_after(
     convention: CostConvention = "self_financing",  # or "value_before_trade"
 ) -> float:  # quote currency
     "Equity once the book is traded to target and all costs are paid."
+    if convention not in get_args(CostConvention):
+        raise ConfigError(f"convention is {convention!r}; it is one of {', '.join(get_args(CostConvention))}")
     most = np.full(len(values), np.inf) if liquidity is None else liquidity.most(costs)
     after = equity
     for _ in range(100):
         amounts = np.clip(target * after - values, -most, most)
         paid = trade_costs(amounts, costs, liquidity)
         if convention == "value_before_trade":
-            return equity - float(paid.sum())
+            after = equity - float(paid.sum())
+            break
         slope = np.where(np.abs(amounts) < most, target * _marginal(amounts, costs, liquidity), 0.0)
         before, after = after, (equity - float((paid - slope * after).sum())) / (1.0 + float(slope.sum()))
         if abs(after - before) <= 1e-15 * equity:
-            return after
-    raise OptimizationError(f"the costs of trading a book of {equity:g} to target did not settle; "
-                            "check costs.fee, costs.slippage, costs.spread and costs.impact, one of them is very large")
+            break
+    else:
+        after = np.nan
+    if not after > 0:
+        raise OptimizationError(f"trading a book of {equity:g} to target costs more than it is worth; check costs.fee, "
+                                "costs.slippage, costs.spread and costs.impact, one of them is very large")
+    return after
 
 # %% ../nbs/20_costs.ipynb #571126ce
 def costs_from(

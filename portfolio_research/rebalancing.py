@@ -337,7 +337,7 @@ def _made(book: _Book, k: int) -> str:
     if book.multiples[k] > 1:
         over = "the tolerance" if book.policy.tolerance_mode == "absolute" else book.band(k)
         return f"{off} exceeds {over}" + ("" if whole else f": traded {_TO[book.policy.trade_to]}")
-    return f"{off} goes to target with the rest of the book" if whole else f"{off} is the furthest off: balances the others"
+    return f"{off} goes to target with the rest of the book" if whole else f"{off} is among the furthest off: balances the others"
 
 
 _TO = {"halfway": "halfway back to target", "edge": "back to the edge of its band"}

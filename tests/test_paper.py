@@ -8,13 +8,14 @@ import textwrap
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from store_rows import CAPITAL, day, open_order, start
 
-from portfolio_research.config import VenueError
-from portfolio_research.costs import Costs
+from portfolio_research.config import ConfigError, VenueError
+from portfolio_research.costs import Costs, cost_components
 from portfolio_research.market.paper import PaperExchange
 from portfolio_research.market.protocol import Tick, Venue, VenueOrder
 from portfolio_research.store import Store, ledger
@@ -75,6 +76,21 @@ def test_a_fill_costs_what_the_cost_model_says(mark, units, side):
     fill = PaperExchange(None, "main", costs)._fill(VenueOrder("0x1", "BTC", size), ledger.to_decimal(mark), day(0))
     paid = size * fill.price + fill.fee - size * ledger.to_decimal(mark)
     assert float(paid) == pytest.approx(float(trade_costs(float(size) * mark, costs)), rel=1e-9)
+
+
+@given(st.floats(0, 0.01), st.floats(0, 0.01), st.floats(0, 0.01), st.floats(0, 1), st.sampled_from([1, -1]))
+def test_spread_and_makers_cost_what_the_cost_model_says(slippage, spread, maker_fee, maker_share, side):
+    costs = Costs(slippage=slippage, spread=spread, maker_fee=maker_fee, maker_share=maker_share)
+    size, mark = Decimal(3) * side, Decimal("123.45")
+    fill = PaperExchange(None, "main", costs)._fill(VenueOrder("0x1", "BTC", size), mark, day(0))
+    parts = cost_components(np.array([float(size * mark)]), costs)
+    assert float(fill.fee) == pytest.approx(parts.fee[0], rel=1e-12)
+    assert float(fill.slippage) == pytest.approx(parts.spread[0] + parts.slippage[0], rel=1e-9, abs=1e-12)
+
+
+def test_impact_is_refused_by_name():
+    with pytest.raises(ConfigError, match="portfolio.costs.impact is 1, and the paper exchange knows no volumes"):
+        PaperExchange(None, "main", Costs(impact=1.0))
 
 
 def test_the_same_client_id_fills_once(venue):

@@ -61,6 +61,22 @@ def test_random_markets_are_the_back_test(store: Store, seed: int) -> None:
     assert compare(wanted, prices, store, prices.index[60])[0] == {"market", "twap"}
 
 
+@pytest.mark.parametrize("rebalancing", [
+    {"tolerance": 0.15, "tolerance_mode": "relative", "trade_to": "edge", "max_position": 0.3},
+    {"tolerance": 0.05, "trade_to": "halfway"},
+])
+def test_with_bands_caps_spread_and_makers_it_is_the_back_test(store: Store, rebalancing: dict[str, object]) -> None:
+    prices = market(4, bars=100)
+    wanted = settings(min_trade_size=50.0, large_trade_threshold=5_000.0, **rebalancing)
+    costs = {"fee": 0.001, "spread": 0.002, "slippage": 0.0003, "maker_fee": 0.0002, "maker_share": 0.4}
+    wanted = Settings(**wanted.model_dump() | {"portfolio": wanted.portfolio.model_dump() | {"costs": costs}})
+    kinds, found = compare(wanted, prices, store, prices.index[60])
+    assert "market" in kinds and len(found.costs) > 3
+    with store.read() as conn:
+        paid = sum(fill.fee + fill.slippage for fill in ledger.fills(conn, "main"))
+    assert float(paid) == pytest.approx(found.costs.sum(), rel=1e-6)
+
+
 def test_with_every_option_of_the_optimiser_it_is_the_back_test(store: Store) -> None:
     prices = market(1, assets=8, bars=110)
     wanted = settings(OPTIONS, tolerance=0.02, min_trade_size=50.0, large_trade_threshold=2_000.0, twap_slices=3)
