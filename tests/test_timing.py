@@ -92,7 +92,7 @@ def test_bitcoin_is_liquid_when_america_and_europe_are_at_work(test_data: Any) -
 # ---------------------------------------------------------------- slices
 
 
-@given(AMOUNTS, st.just(0.0) | st.floats(1, 1e5), st.floats(1, 1e6), st.integers(1, 20), st.floats(0, 1e3))
+@given(AMOUNTS, st.just(0.0) | st.floats(1, 1e5), st.floats(1, 1e6), st.integers(1, 20), st.just(0.0) | st.floats(1e-3, 1e3))
 def test_slices_keep_both_limits_and_the_minimum(
     amount: float, threshold: float, most: float, least: int, smallest: float
 ) -> None:
