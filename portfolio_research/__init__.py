@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .analytics import PortfolioAnalytics
     from .attribution import Contributions, contributions, fill_contributions, rebalancing_contribution
     from .backtest import BacktestResult, compare, follow, walk_forward
-    from .backtest_plots import plot_backtest
+    from .backtest_plots import plot_backtest, plot_frontier
     from .brinson import brinson_fachler
     from .budget import RiskBudget, risk_budget
     from .calendars import check_rows
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .engine.execution import AdvancedExecutor, OrderExecutor
     from .engine.risk import RiskManager
     from .faults import QualityPolicy
+    from .frontier import rebalancing_frontier
     from .handlers import EmailAlertHandler, LogAlertHandler, SlackAlertHandler
     from .hrp import HierarchicalRiskParity
     from .market.candles import HyperliquidCandles
@@ -158,6 +159,7 @@ __all__ = [
     "plot_dendrogram",
     "plot_distribution",
     "plot_equity",
+    "plot_frontier",
     "plot_intervals",
     "plot_metrics",
     "plot_monthly_returns",
@@ -171,6 +173,7 @@ __all__ = [
     "portfolio_risk",
     "probability_of_overfitting",
     "rebalancing_contribution",
+    "rebalancing_frontier",
     "risk_budget",
     "sample_prices",
     "stress_report",
@@ -185,7 +188,7 @@ _HOMES = {  # where each public name lives
     "analytics": "PortfolioAnalytics",
     "attribution": "Contributions contributions fill_contributions rebalancing_contribution",
     "backtest": "BacktestResult compare follow walk_forward",
-    "backtest_plots": "plot_backtest",
+    "backtest_plots": "plot_backtest plot_frontier",
     "brinson": "brinson_fachler",
     "budget": "RiskBudget risk_budget",
     "calendars": "check_rows",
@@ -199,6 +202,7 @@ _HOMES = {  # where each public name lives
     "engine.execution": "AdvancedExecutor OrderExecutor",
     "engine.risk": "RiskManager",
     "faults": "QualityPolicy",
+    "frontier": "rebalancing_frontier",
     "handlers": "EmailAlertHandler LogAlertHandler SlackAlertHandler",
     "hrp": "HierarchicalRiskParity",
     "market.candles": "HyperliquidCandles",
