@@ -74,6 +74,13 @@ if TYPE_CHECKING:
     from .risk import correlation_change, portfolio_risk
     from .shortfall import implementation_shortfall
     from .significance import bootstrap_intervals, deflated_sharpe, headline
+    from .simulation import (
+        ScriptedEpisode,
+        simulate_funding,
+        simulate_prices,
+        simulate_turnover,
+        stylized_facts,
+    )
     from .streaming import StreamingMetrics
     from .stress import stress_report
     from .sweeps import Sweep, sweep
@@ -118,6 +125,7 @@ __all__ = [
     "QualityReport",
     "RiskBudget",
     "RiskManager",
+    "ScriptedEpisode",
     "Settings",
     "SlackAlertHandler",
     "StoreError",
@@ -176,7 +184,11 @@ __all__ = [
     "rebalancing_frontier",
     "risk_budget",
     "sample_prices",
+    "simulate_funding",
+    "simulate_prices",
+    "simulate_turnover",
     "stress_report",
+    "stylized_facts",
     "sweep",
     "to_returns",
     "trend_regime",
@@ -221,6 +233,7 @@ _HOMES = {  # where each public name lives
     "risk": "correlation_change portfolio_risk",
     "shortfall": "implementation_shortfall",
     "significance": "bootstrap_intervals deflated_sharpe headline",
+    "simulation": "ScriptedEpisode simulate_funding simulate_prices simulate_turnover stylized_facts",
     "streaming": "StreamingMetrics",
     "stress": "stress_report",
     "sweeps": "Sweep sweep",

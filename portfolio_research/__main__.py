@@ -70,7 +70,7 @@ err = Console(stderr=True)
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="config.yaml (default: ./config.yaml if it exists).")
 ]
-Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the word `sample`.")]
+Prices = Annotated[str, typer.Argument(help="CSV of prices, wide or long; or the word `sample` or `simulated`.")]
 Portfolio = Annotated[
     str | None, typer.Option("--portfolio", help="Portfolio name, when not the one in the configuration.")
 ]
@@ -86,15 +86,23 @@ def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
     return load_settings(config, **{name: values for name, values in given.items() if values})
 
 
-def _prices(argument: str) -> pd.DataFrame:
-    from portfolio_research.data import check_prices, load_prices, sample_prices
+def _prices(settings: Settings) -> pd.DataFrame:
+    from portfolio_research.data import check_prices
+    from portfolio_research.engine.wiring import recorded_prices
 
-    return check_prices(sample_prices() if argument == "sample" else load_prices(argument))
+    return check_prices(recorded_prices(settings.data))
 
 
 def _source(argument: str) -> dict[str, Any]:
     """The data section for a price argument: it decides how many periods a year has."""
-    return {"source": "sample"} if argument == "sample" else {"source": "csv", "path": argument}
+    return {"source": argument} if argument in ("sample", "simulated") else {"source": "csv", "path": argument}
+
+
+def _marked(title: str, prices: pd.DataFrame) -> str:
+    """A table's title, which says so when the prices are simulated."""
+    from portfolio_research.simulation import simulated_mark
+
+    return f"[bold reverse] {mark} [/] {title}" if (mark := simulated_mark(prices.columns)) else title
 
 
 def _number(value: float) -> str:
@@ -114,7 +122,7 @@ def _flag(value: float) -> str:
 def run(
     config: Config = None,
     portfolio: Portfolio = None,
-    source: Annotated[str | None, typer.Option(help="sample, csv or hyperliquid.")] = None,
+    source: Annotated[str | None, typer.Option(help="sample, simulated, csv or hyperliquid.")] = None,
     prices: Annotated[Path | None, typer.Option(help="CSV of prices; implies --source csv.")] = None,
     speed: Annotated[float | None, typer.Option(help="Bars per second of a replay; 0 is as fast as possible.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the dashboard.")] = None,
@@ -230,6 +238,7 @@ def _tell(message: str) -> None:
 def _welcome(settings: Settings, home: Path, url: str | None) -> None:
     what = {
         "sample": "real prices of 20 US large caps (bundled sample)",
+        "simulated": f"SIMULATED market, seed {settings.data.seed}",
         "csv": str(settings.data.path),
         "hyperliquid": "Hyperliquid public candles",
     }[settings.data.source]
@@ -280,14 +289,15 @@ def weights(
 
     rebalancing = {"rebalancing": None if lookback is None else {"lookback": lookback}}
     settings = _settings(config, portfolio=rebalancing, data=_source(prices))
-    frame = _prices(prices)
+    frame = _prices(settings)
     returns = to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :]
     model = optimizer_from(settings).fit(returns)
     ordered = model.weights_.sort_values(ascending=False)
     if as_json:
         out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
         return
-    table = Table(title=f"HRP weights on {frame.index[-1]:%Y-%m-%d}, from {len(returns)} returns")
+    title = f"HRP weights on {frame.index[-1]:%Y-%m-%d}, from {len(returns)} returns"
+    table = Table(title=_marked(title, frame))
     table.add_column("asset")
     table.add_column("weight", justify="right")
     table.add_column("")
@@ -298,7 +308,8 @@ def weights(
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     year = settings.periods_per_year
     statistics = model.statistics(periods_per_year=year)
-    out.print(_frame_table(statistics, f"Against the simple alternatives, {year:g} periods per year"))
+    alternatives = f"Against the simple alternatives, {year:g} periods per year"
+    out.print(_frame_table(statistics, _marked(alternatives, frame)))
 
 
 def _options_at_work(found: dict[str, Any]) -> Iterator[str]:
@@ -341,7 +352,7 @@ def backtest(
     from portfolio_research.targets import optimizer_from
 
     settings = _settings(config, data=_source(prices))
-    frame = _prices(prices)
+    frame = _prices(settings)
     p, counted = settings.portfolio, _Counted(settings)
     runs = compare(
         frame,
@@ -368,7 +379,7 @@ def backtest(
         out.print_json(json.dumps({k: float(v) if isfinite(v) else None for k, v in numbers.items()}))
         return
     span = f"{held.index[0]:%Y-%m-%d} to {held.index[-1]:%Y-%m-%d}, {year:g} periods per year"
-    out.print(_metric_table(table, span))
+    out.print(_metric_table(table, _marked(span, frame)))
     out.print(
         f"{len(result.trades)} trades, costs {result.costs.sum():,.2f} {p.quote}"
         + (f"; equity written to {csv}" if csv else ""),

@@ -297,11 +297,13 @@ class DashboardSettings(_Strict):
 # %% ../nbs/00_config.ipynb #b61662c4
 class DataSettings(_Strict):
     "Where prices come from."
-    source: Literal["sample", "csv", "hyperliquid"] = "sample"
+    source: Literal["sample", "simulated", "csv", "hyperliquid"] = "sample"
     path: Path | None = None  # for csv
+    seed: int = Field(default=0, ge=0)  # for simulated
+    days: int = Field(default=1733, ge=2)  # for simulated
     base_url: str = "https://api.hyperliquid.xyz"
-    start: str | None = None  # first bar that is computed; None: source sample 2019-08-01, else 180 bars before the end
-    live_from: str | None = None  # from here at `engine.speed`; None: source sample 2020-02-03, else the last bar
+    start: str | None = None  # first bar that is computed; None: sample 2019-08-01, simulated soon, else 180 bars before the end
+    live_from: str | None = None  # from here at `engine.speed`; None: sample 2020-02-03, simulated 180 bars later, else the end
 
     @model_validator(mode="after")
     def _has_path(self) -> "DataSettings":

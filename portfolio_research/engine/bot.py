@@ -113,7 +113,7 @@ class HyperliquidTradingBot:
         )
         self.order_executor = OrderExecutor(self.store, self.venue, self.risk_manager, desk)
         self.advanced_executor = AdvancedExecutor(self.order_executor)
-        self.portfolio_monitor = wiring.make_monitor(self.settings, self.store, self._tells)
+        self.portfolio_monitor = wiring.make_monitor(self.settings, self.store, self._tells, self.feed.source)
 
     def _take_up(self) -> None:
         """Continue from what the store holds."""

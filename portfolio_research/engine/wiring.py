@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Connection
 
-from portfolio_research.alerts import AlertType, Evaluation, Rule, Severity, default_rules
+from portfolio_research.alerts import AlertType, Evaluation, Notice, Rule, Severity, default_rules
 from portfolio_research.analytics import PortfolioAnalytics
-from portfolio_research.config import ConfigError, DataError, Settings, portfolio_home, store_url
+from portfolio_research.config import ConfigError, DataError, DataSettings, Settings, portfolio_home, store_url
 from portfolio_research.costs import costs_from
 from portfolio_research.data import check_prices, load_episodes, load_prices, sample_prices
 from portfolio_research.handlers import configured_handlers
@@ -24,11 +25,12 @@ from portfolio_research.market.hyperliquid import HyperliquidFeed
 from portfolio_research.market.protocol import Feed
 from portfolio_research.monitor import PortfolioMonitor
 from portfolio_research.rebalancing import policy_from
+from portfolio_research.simulation import SIMULATED, simulate_prices, simulated_mark
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
 
 SAMPLE_START, SAMPLE_LIVE_FROM = "2019-08-01", "2020-02-03"  # six computed months, then the crash of March 2020
-DEFAULT_BARS = 180  # how many bars before the end another source's computed past begins
+DEFAULT_BARS = 180  # computed past of another source: before its end, or at the beginning of a simulated market
 HALTED = Rule(
     "engine-halted", AlertType.SYSTEM, "engine_halted", {Severity.CRITICAL: 1.0}, title="Engine halted", clear_ticks=1
 )
@@ -45,11 +47,15 @@ class EngineAnalytics(PortfolioAnalytics):
 
 
 class EngineSink(StoreSink):
-    """Records everything; queues messages only for what happens now: nobody wants mail about last autumn."""
+    """Records everything; queues messages only for what happens now: nobody wants mail about last autumn.
 
-    def __init__(self, store: Store, portfolio: str, tells: Callable[[], bool]) -> None:
+    What is made from simulated prices says so, in its title and in each line: a log has no title.
+    """
+
+    def __init__(self, store: Store, portfolio: str, tells: Callable[[], bool], *, simulated: bool = False) -> None:
         super().__init__(store, portfolio)
         self._tells = tells
+        self._simulated = simulated
 
     def commit(
         self,
@@ -62,17 +68,37 @@ class EngineSink(StoreSink):
         """Write one tick."""
         return super().commit(evaluation, handlers=handlers if self._tells() else (), now=now, extra=extra)
 
+    def _queue(self, conn: Connection, notice: Notice, handlers: Sequence[str], now: datetime) -> None:
+        if self._simulated:
+            title, lines = f"{SIMULATED} {notice.title}", tuple(f"{SIMULATED} {line}" for line in notice.lines)
+            notice = replace(notice, title=title, lines=lines)
+        super()._queue(conn, notice, handlers, now)
+
 
 def make_feed(settings: Settings) -> Feed:
     """The feed that `settings.data` asks for."""
     data = settings.data
     if data.source == "hyperliquid":
         return _hyperliquid(settings)
-    prices = sample_prices() if data.source == "sample" else load_prices(str(data.path))
-    prices = check_prices(_chosen(prices, settings.portfolio.assets))
+    prices = check_prices(_chosen(recorded_prices(data), settings.portfolio.assets))
     start, live_from = _span(settings, prices)
-    named = "20 US large caps, daily closes (bundled sample)" if data.source == "sample" else Path(str(data.path)).name
-    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=named)
+    source = _source(data, prices)
+    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=source)
+
+
+def recorded_prices(data: DataSettings) -> pd.DataFrame:
+    """The prices of a source that is not live."""
+    if data.source == "simulated":
+        return simulate_prices(data.days, seed=data.seed)
+    return sample_prices() if data.source == "sample" else load_prices(str(data.path))
+
+
+def _source(data: DataSettings, prices: pd.DataFrame) -> str:
+    """Where the prices come from, for people; a file of simulated prices does not hide what it is."""
+    if data.source == "simulated":
+        return str(prices.attrs["source"])
+    name = "20 US large caps, daily closes (bundled sample)" if data.source == "sample" else Path(str(data.path)).name
+    return f"{mark} prices, {name}" if (mark := simulated_mark(prices.columns)) else name
 
 
 def told_from(feed: Feed) -> datetime | None:
@@ -126,14 +152,17 @@ def make_analytics(settings: Settings) -> EngineAnalytics:
     )
 
 
-def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool]) -> PortfolioMonitor:
-    """The monitor as configured; it queues messages only while `tells()`, and always records."""
+def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], source: str = "") -> PortfolioMonitor:
+    """The monitor as configured; it queues messages only while `tells()`, and always records.
+
+    `source` is the feed's: messages about a simulated market are marked.
+    """
     wanted = settings.portfolio
     dashboard = settings.dashboard
     return PortfolioMonitor(
         configured_handlers(wanted.monitoring.handlers, portfolio_home(settings)),
         rules=(*default_rules(wanted.monitoring.alerts), HALTED),
-        sink=EngineSink(store, wanted.name, tells),
+        sink=EngineSink(store, wanted.name, tells, simulated=source.startswith(SIMULATED)),
         check_interval=wanted.monitoring.check_interval,
         portfolio=wanted.name,
         history=wanted.rebalancing.lookback,  # the returns on which the shown risk rests
@@ -157,10 +186,12 @@ def _span(settings: Settings, prices: pd.DataFrame) -> tuple[datetime, datetime]
             f"there are {len(prices)} bars of prices; a lookback of {lookback} returns needs {lookback + 2}: "
             "give more prices, or a smaller portfolio.rebalancing.lookback"
         )
-    sample, last = data.source == "sample", len(prices) - 1
-    first = prices.index[max(lookback, last - DEFAULT_BARS)]
+    sample, simulated, last = data.source == "sample", data.source == "simulated", len(prices) - 1
+    first = prices.index[lookback if simulated else max(lookback, last - DEFAULT_BARS)]
     start = _bar(prices, data.start or (SAMPLE_START if sample else None), "data.start", first)
-    live = _bar(prices, data.live_from or (SAMPLE_LIVE_FROM if sample else None), "data.live_from", prices.index[last])
+    begun = int(prices.index.searchsorted(pd.Timestamp(start), side="left"))
+    watched = prices.index[min(begun + DEFAULT_BARS, last) if simulated else last]
+    live = _bar(prices, data.live_from or (SAMPLE_LIVE_FROM if sample else None), "data.live_from", watched)
     if start < prices.index[lookback]:
         raise ConfigError(
             f"data.start {start:%Y-%m-%d} is too early: {lookback} returns before it are needed "
