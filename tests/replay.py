@@ -61,13 +61,14 @@ def replay(cells: list[Code], module: str | None, root: Path, *, strict: bool = 
     context.set_forkserver_preload(LIBRARIES)
     with patch.dict(os.environ, unmeasured), ProcessPoolExecutor(1, context) as apart:
         try:
-            return apart.submit(here, cells, module, root, strict).result()
+            return apart.submit(here, cells, module, root, strict, dict(os.environ)).result()
         except BrokenProcessPool:
             raise Failed("Its process died.") from None
 
 
-def here(cells: list[Code], module: str | None, root: Path, strict: bool) -> Outputs:
-    """Run cells in this process."""
+def here(cells: list[Code], module: str | None, root: Path, strict: bool, environment: dict[str, str]) -> Outputs:
+    """Run cells in this process, which was forked from one that knows the environment of an earlier hour."""
+    os.environ.update(environment)
     sys.path.insert(0, str(root))
     with TemporaryDirectory() as folder, chdir(folder), ExitStack() as rules:
         if strict:
