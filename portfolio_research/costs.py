@@ -38,6 +38,9 @@ class Costs:
         for name, example in _BELOW_ONE.items():
             if not 0.0 <= (value := getattr(self, name)) < 1.0:
                 raise ConfigError(f"costs.{name} is {value}; it is a fraction of the notional in [0, 1), as {example}")
+        if not self.spread / 2.0 + self.slippage < 1.0:
+            raise ConfigError(f"costs.spread is {self.spread} and costs.slippage {self.slippage}; half the one and the other "
+                              "are less than the price together, as 0.0002 and 0.0005")
         if not 0.0 <= self.maker_share <= 1.0:
             raise ConfigError(f"costs.maker_share is {self.maker_share}; it is a part of the amount in [0, 1], as 0.5")
         if not 0.0 <= self.impact < np.inf:
@@ -137,7 +140,8 @@ def _impact(amounts: _Array, costs: Costs, liquidity: Liquidity | None) -> _Arra
         raise DataError(f"{name}: volume {volume[bad][0]:g}, volatility {volatility[bad][0]:g}; a trade needs a volume > 0 "
                         "and a volatility >= 0: add them, or leave the asset alone on that bar")
     share = np.divide(np.abs(amounts), volume, out=np.zeros_like(amounts), where=traded)
-    return costs.impact * np.where(traded, volatility, 0.0) * np.sqrt(share)
+    moved = costs.impact * np.where(traded, volatility, 0.0) * np.sqrt(share)
+    return np.where(amounts < 0, np.minimum(moved, 1.0 - costs.fill_distance), moved)  # no price falls below zero
 
 # %% ../nbs/20_costs.ipynb #ad4b0503
 class TradeCosts(NamedTuple):

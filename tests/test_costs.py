@@ -3,9 +3,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from engine_runs import market
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_research.backtest import walk_forward
 from portfolio_research.config import ConfigError, DataError, OptimizationError, Settings
 from portfolio_research.costs import (
     CostConvention,
@@ -71,6 +73,11 @@ def test_impossible_conditions_name_the_key(name: str, bad: float) -> None:
         Costs(**{name: bad})
 
 
+def test_a_spread_wider_than_the_price_is_refused() -> None:
+    with pytest.raises(ConfigError, match="costs.spread is 0.9 and costs.slippage 0.6"):
+        Costs(spread=0.9, slippage=0.6)
+
+
 def test_every_key_of_the_configuration_arrives() -> None:
     given = {"fee": 0.001, "slippage": 0.002, "spread": 0.003, "maker_fee": 0.0004, "maker_share": 0.5, "impact": 1.5,
              "participation": 0.2}
@@ -96,10 +103,10 @@ def test_components_add_up_and_are_what_the_cash_says(amounts: list[float], cost
     for part in parts:
         assert (part >= 0).all() and not np.signbit(part).any()
     moved = costs.impact * market[1] * np.sqrt(np.abs(a) / market[0])
+    moved = np.where(a < 0, np.minimum(moved, 1 - costs.fill_distance), moved)  # a sell brings nothing at worst
     fill = a * (1 + np.sign(a) * (costs.fill_distance + moved))  # notional at the fill
     cash_out = fill + np.abs(fill) * costs.fee_rate
-    possible = costs.fill_distance + moved < 1  # below that a sell brings nothing at all
-    np.testing.assert_allclose(parts.total[possible], (cash_out - a)[possible], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(parts.total, cash_out - a, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(parts.total, trade_costs(a, costs, liquidity), rtol=1e-12, atol=1e-9)
 
 
@@ -227,3 +234,15 @@ def test_costs_that_eat_the_book_are_refused() -> None:
 def test_an_unknown_convention_is_refused() -> None:
     with pytest.raises(ConfigError, match="'bt'; it is one of value_before_trade, self_financing"):
         equity_after(np.array([1.0]), 1.0, np.array([1.0]), Costs(), convention="bt")  # type: ignore[arg-type]
+
+
+def test_walk_forward_pays_by_the_value_before_the_trade() -> None:
+    prices = market(1, assets=4, bars=90)
+    found = walk_forward(prices, lookback=60, step=10, cost=0.002)
+    flat, units, cash = Costs(fee=0.002, slippage=0.0), np.zeros(4), 1.0
+    for day, amounts in found.amounts.iterrows():
+        close = prices.loc[day].to_numpy()
+        equity = cash + float(units @ close)
+        after = equity_after(units * close, equity, found.weights.loc[day].to_numpy(), flat, convention="value_before_trade")
+        assert found.nav[day] == pytest.approx(after, rel=1e-12)
+        units, cash = units + amounts.to_numpy() / close, cash - amounts.sum() - found.costs[day]

@@ -63,7 +63,8 @@ def test_random_markets_are_the_back_test(store: Store, seed: int) -> None:
 
 @pytest.mark.parametrize("rebalancing", [
     {"tolerance": 0.15, "tolerance_mode": "relative", "trade_to": "edge", "max_position": 0.3},
-    {"tolerance": 0.05, "trade_to": "halfway"},
+    {"tolerance": 0.05, "trade_to": "halfway", "tolerance_mode": "risk"},
+    {"tolerance_mode": "cost_aware", "trade_to": "edge"},
 ])
 def test_with_bands_caps_spread_and_makers_it_is_the_back_test(store: Store, rebalancing: dict[str, object]) -> None:
     prices = market(4, bars=100)

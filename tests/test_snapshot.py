@@ -357,6 +357,9 @@ def test_the_newest_report_and_decision_are_shown(store):
         "rebalance": True,
         "reason": "BTC drifted",
         "tolerance": 0.03,
+        "tolerance_mode": "relative",
+        "notes": ["a cap on BTC"],
+        "warning": "a wide tolerance",
         "regime": "high",
         "estimated_cost": 9.5,
         "recommendations": [recommendation],
@@ -389,6 +392,7 @@ def test_the_newest_report_and_decision_are_shown(store):
     assert (shot["overview"]["risk_score"], shot["overview"]["regime"]) == (41.5, "high")
     assert {a["asset"]: (a["risk_contribution"], a["tolerance"]) for a in shot["allocation"]}["BTC"] == (0.9, 0.01)
     del recommendation["private"], recommendation["tolerance"]
+    decision["notes"].append(decision.pop("warning"))
     shown = shot["rebalancing"]
     history = shown.pop("history")
     assert shown == {**decision, "decided_at": "2020-02-05T00:00:00Z", "recommendations": [recommendation]}

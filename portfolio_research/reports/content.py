@@ -138,9 +138,11 @@ class RebalancingReport:
             "Prices": self.source,
         }
         cells = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items())
+        remarks = "".join(f"<p>{_e(_sentence(text))}</p>" for text in (*decision.notes, decision.warning) if text)
+        said = f"<p>{_e(_sentence(decision.reason))} {_e(_sentence(cost))}</p>{remarks}"
         return Html(
             f"<div class='decision {'go' if decision.rebalance else 'stay'}'><h2>{word}</h2>"
-            f"<p>{_e(_sentence(decision.reason))} {_e(_sentence(cost))}</p></div><dl class='facts'>{cells}</dl>"
+            f"{said}</div><dl class='facts'>{cells}</dl>"
         )
 
     @property

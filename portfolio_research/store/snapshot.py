@@ -344,6 +344,8 @@ def _rebalancing(conn: Connection, view: _View) -> dict[str, Any]:
         "rebalance": bool(decided.get("rebalance")),
         "reason": view.decision.reason if view.decision else "no decision yet",
         "tolerance": decided.get("tolerance"),
+        "tolerance_mode": decided.get("tolerance_mode") or "absolute",
+        "notes": [text for text in (*(decided.get("notes") or ()), decided.get("warning")) if text],
         "regime": decided.get("regime"),
         "estimated_cost": decided.get("estimated_cost"),
         "recommendations": [_only(item, _TRADE_KEYS) for item in decided.get("recommendations") or []],

@@ -297,6 +297,7 @@ const SIDES = { buy: "▲ Buy", sell: "▼ Sell", hold: "– Hold" };
 
 export function rebalancing() {
   const verdict = h("p", { class: "verdict" }), facts = h("p", { class: "quiet" });
+  const notes = h("p", { class: "quiet" });
   let quote = "USD";
   const urgency = (row) => -RANK.indexOf(row.urgency);
   const columns = [
@@ -324,18 +325,21 @@ export function rebalancing() {
   const empty = h("p", { class: "empty" }, "No decision yet: the first one follows the first full window of prices.");
   const reports = h("ul", { class: "reports" });
   const shelf = h("details", { class: "more-below" }, h("summary"), reports);
-  const { root } = panel("rebalancing", "Rebalancing", verdict, facts, empty, rows.root, rows.more, history, shelf);
+  const { root } = panel("rebalancing", "Rebalancing", verdict, facts, notes, empty, rows.root, rows.more, history, shelf);
   return {
     root,
     update(snapshot) {
       const plan = snapshot.rebalancing ?? {};
       quote = snapshot.quote;
       const decided = Boolean(plan.decided_at);
-      show(empty, !decided); show(verdict, decided); show(facts, decided); show(rows.root, decided);
+      show(empty, !decided); show(verdict, decided); show(facts, decided); show(notes, false); show(rows.root, decided);
       if (decided) {
         text(verdict, `${plan.rebalance ? "Rebalance" : "Hold"}: ${plan.reason}`);
         attr(verdict, "data-rebalance", plan.rebalance ? "yes" : "no");
-        text(facts, `Decided for ${day(plan.decided_at)} · tolerance ${percent(plan.tolerance)} in a ${plan.regime} volatility regime · estimated cost ${money(plan.estimated_cost, quote)}`);
+        text(notes, (plan.notes ?? []).join(" "));
+        show(notes, (plan.notes ?? []).length > 0);
+        const mode = plan.tolerance_mode && plan.tolerance_mode !== "absolute" ? ` (${plan.tolerance_mode.replace("_", "-")})` : "";
+        text(facts, `Decided for ${day(plan.decided_at)} · tolerance ${percent(plan.tolerance)}${mode} in a ${plan.regime} volatility regime · estimated cost ${money(plan.estimated_cost, quote)}`);
       }
       const order = { buy: 0, sell: 0, hold: 1 };
       rows.update([...(plan.recommendations ?? [])].sort((a, b) => order[a.side] - order[b.side]
