@@ -39,7 +39,7 @@ from portfolio_research.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
 
@@ -98,11 +98,12 @@ def _source(argument: str) -> dict[str, Any]:
     return {"source": argument} if argument in ("sample", "simulated") else {"source": "csv", "path": argument}
 
 
-def _marked(title: str, prices: pd.DataFrame) -> str:
-    """A table's title, which says so when the prices are simulated."""
-    from portfolio_research.simulation import simulated_mark
+def _marked(title: str, assets: Iterable[object] = (), source: str = "") -> str:
+    """A table's title, which says so when these assets, or this source of prices, are simulated."""
+    from portfolio_research.simulation import SIMULATED, simulated_mark
 
-    return f"[bold reverse] {mark} [/] {title}" if (mark := simulated_mark(prices.columns)) else title
+    marked = simulated_mark(assets) or source.startswith(SIMULATED)
+    return f"[bold reverse] {SIMULATED} [/] {title}" if marked else title
 
 
 def _number(value: float) -> str:
@@ -297,7 +298,7 @@ def weights(
         out.print_json(json.dumps({asset: float(w) for asset, w in ordered.items()}))
         return
     title = f"HRP weights on {frame.index[-1]:%Y-%m-%d}, from {len(returns)} returns"
-    table = Table(title=_marked(title, frame))
+    table = Table(title=_marked(title, frame.columns))
     table.add_column("asset")
     table.add_column("weight", justify="right")
     table.add_column("")
@@ -309,7 +310,7 @@ def weights(
     year = settings.periods_per_year
     statistics = model.statistics(periods_per_year=year)
     alternatives = f"Against the simple alternatives, {year:g} periods per year"
-    out.print(_frame_table(statistics, _marked(alternatives, frame)))
+    out.print(_frame_table(statistics, _marked(alternatives, frame.columns)))
 
 
 def _options_at_work(found: dict[str, Any]) -> Iterator[str]:
@@ -379,7 +380,7 @@ def backtest(
         out.print_json(json.dumps({k: float(v) if isfinite(v) else None for k, v in numbers.items()}))
         return
     span = f"{held.index[0]:%Y-%m-%d} to {held.index[-1]:%Y-%m-%d}, {year:g} periods per year"
-    out.print(_metric_table(table, _marked(span, frame)))
+    out.print(_metric_table(table, _marked(span, frame.columns)))
     out.print(
         f"{len(result.trades)} trades, costs {result.costs.sum():,.2f} {p.quote}"
         + (f"; equity written to {csv}" if csv else ""),
@@ -607,15 +608,20 @@ def alerts(
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
 ) -> None:
     """List alerts, the worst first. Exit code 0 whether or not there are any."""
+    from portfolio_research.store.ledger import portfolio_row
+
     ctx.obj = _settings(config, portfolio={"name": portfolio})
     if ctx.invoked_subcommand:
         return
-    states = sorted(_sink(ctx.obj).load().values(), key=lambda s: (s.severity, s.since), reverse=True)
+    sink = _sink(ctx.obj)
+    states = sorted(sink.load().values(), key=lambda s: (s.severity, s.since), reverse=True)
     shown = [s for s in states if everything or s.active]
     if not shown:
         out.print("No active alerts." if not everything else "No alerts so far.")
         return
-    out.print(_alert_table(shown, f"Alerts of {ctx.obj.portfolio.name}"))
+    with sink.store.read() as conn:
+        source = portfolio_row(conn, sink.portfolio).source
+    out.print(_alert_table(shown, _marked(f"Alerts of {sink.portfolio}", source=source)))
 
 
 def _alert_table(states: Sequence[AlertState], title: str) -> Table:

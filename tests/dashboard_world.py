@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from portfolio_research.alerts import AlertState, AlertType, Severity, fingerprint
 from portfolio_research.config import Settings, load_settings, store_url
@@ -18,6 +19,7 @@ from portfolio_research.store.encoding import to_json, to_text
 
 CAPITAL = 100_000.0
 START, END = "2019-09-03", "2020-03-16"
+SOURCE = "sample: US large caps, daily"
 
 
 def settings_at(port: int, **portfolio: object) -> Settings:
@@ -81,9 +83,8 @@ class World:
         first = self.prices.index[0].to_pydatetime()
         start = self.prices.iloc[0]
         shown = json.dumps(self.settings.model_dump(mode="json"))
-        source = "sample: US large caps, daily"
         with self.store.begin() as conn:
-            ledger.ensure_portfolio(conn, self.name, Decimal(str(CAPITAL)), "USD", "paper", source, shown)
+            ledger.ensure_portfolio(conn, self.name, Decimal(str(CAPITAL)), "USD", "paper", SOURCE, shown)
             rows = [(ts.to_pydatetime(), dict(row)) for ts, row in self.prices.iterrows()]
             telemetry.record_bars(conn, self.name, rows)
             done = ledger.open_rebalance(
@@ -217,6 +218,20 @@ class World:
             "estimated_cost": 41.7,
             "recommendations": items,
         }
+
+    @contextmanager
+    def called(self, source: str) -> Iterator[None]:
+        """Prices from elsewhere, as far as the name of the source goes."""
+        self._call(source)
+        try:
+            yield
+        finally:
+            self._call(SOURCE)
+
+    def _call(self, source: str) -> None:
+        mine = schema.portfolio.c.name == self.name
+        with self.store.begin() as conn:
+            conn.execute(update(schema.portfolio).where(mine).values(source=source))
 
     def beat(self, age: float = 0.0, state: str = "running", detail: str = "") -> None:
         """A sign of life of the engine, `age` seconds ago."""

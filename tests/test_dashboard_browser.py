@@ -365,3 +365,22 @@ def test_before_the_first_bar_the_page_says_so(
         StoreSink(world.store, "main").acknowledge(key, "Ada", "from the command line", world.now)
         expect(page.locator(".owned", has_text="from the command line")).to_be_visible()
         world.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1440, "light")])
+def test_a_simulated_market_says_so_beside_the_name(
+    browser: Browser, place: tuple[Client, World], width: int, scheme: str
+) -> None:
+    client, world = place
+    with viewer(browser, width, scheme) as context:
+        page, watch = visit(context, client)
+        badge = page.locator(".strip .badge.simulated")
+        assert badge.count() == 1 and not badge.is_visible()
+        with world.called("SIMULATED market, seed 0"):
+            page.reload()
+            expect(badge).to_be_visible(timeout=SLOW)
+            expect(badge).to_have_text("SIMULATED")
+            expect(page.locator("[data-fact=source] dd")).to_have_text("SIMULATED market, seed 0")
+            assert "SIMULATED main" in page.title()
+            page.wait_for_selector("[data-charts=drawn]")
+            assert page.evaluate(CUT) == [] and watch.problems == []

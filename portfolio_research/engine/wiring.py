@@ -25,7 +25,7 @@ from portfolio_research.market.hyperliquid import HyperliquidFeed
 from portfolio_research.market.protocol import Feed
 from portfolio_research.monitor import PortfolioMonitor
 from portfolio_research.rebalancing import policy_from
-from portfolio_research.simulation import SIMULATED, simulate_prices, simulated_mark
+from portfolio_research.simulation import SIMULATED, simulate_prices
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
 
@@ -82,8 +82,12 @@ def make_feed(settings: Settings) -> Feed:
         return _hyperliquid(settings)
     prices = check_prices(_chosen(recorded_prices(data), settings.portfolio.assets))
     start, live_from = _span(settings, prices)
-    source = _source(data, prices)
-    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=source)
+    named = {
+        "sample": "20 US large caps, daily closes (bundled sample)",
+        "simulated": f"{SIMULATED} market, seed {data.seed}",
+        "csv": Path(str(data.path)).name,
+    }[data.source]
+    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=named)
 
 
 def recorded_prices(data: DataSettings) -> pd.DataFrame:
@@ -91,14 +95,6 @@ def recorded_prices(data: DataSettings) -> pd.DataFrame:
     if data.source == "simulated":
         return simulate_prices(data.days, seed=data.seed)
     return sample_prices() if data.source == "sample" else load_prices(str(data.path))
-
-
-def _source(data: DataSettings, prices: pd.DataFrame) -> str:
-    """Where the prices come from, for people; a file of simulated prices does not hide what it is."""
-    if data.source == "simulated":
-        return str(prices.attrs["source"])
-    name = "20 US large caps, daily closes (bundled sample)" if data.source == "sample" else Path(str(data.path)).name
-    return f"{mark} prices, {name}" if (mark := simulated_mark(prices.columns)) else name
 
 
 def told_from(feed: Feed) -> datetime | None:

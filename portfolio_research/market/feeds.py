@@ -12,6 +12,7 @@ import pandas as pd
 
 from portfolio_research.config import ConfigError, DataError
 from portfolio_research.market.protocol import Tick
+from portfolio_research.simulation import simulated_mark
 
 Moment = str | datetime | None
 
@@ -29,7 +30,7 @@ class ReplayFeed:
         start: Moment = None,  # first bar that is given; None: the first there is
         live_from: Moment = None,  # first bar that is given at `speed`; None: `start`
         speed: float = 1.0,  # bars per second; 0: as fast as they are taken
-        source: str = "price frame",
+        source: str = "price frame",  # as shown to people; simulated prices are marked whatever it says
     ) -> None:
         if not (math.isfinite(speed) and speed >= 0):
             raise ConfigError(f"speed is {speed}: give bars per second, or 0 for as fast as possible")
@@ -37,7 +38,8 @@ class ReplayFeed:
         self.start = _moment(start, "start") or _utc(prices.index[0])
         self.live_from = _moment(live_from, "live_from") or self.start
         self.speed = speed
-        self.source = source
+        mark = simulated_mark(prices.columns)
+        self.source = source if source.startswith(mark) else f"{mark}: {source}"
         if self.start > _utc(prices.index[-1]):
             raise DataError(
                 f"prices end on {prices.index[-1]:%Y-%m-%d}, before start {self.start:%Y-%m-%d}: start earlier"

@@ -28,6 +28,7 @@ from portfolio_research.plots import Chart, plot_equity, plot_risk_contributions
 from portfolio_research.rebalancing import Decision, Position, Positions, covariance_for, decide, policy_from
 from portfolio_research.reports.record import Record
 from portfolio_research.significance import interval_text
+from portfolio_research.simulation import SIMULATED
 from portfolio_research.store import Store, schema
 from portfolio_research.store.ledger import Fill, Lot, RebalanceRow, fills, portfolio_row, rebalances
 from portfolio_research.store.telemetry import bars_frame, equity, latest_report, latest_targets
@@ -140,10 +141,16 @@ class RebalancingReport:
         cells = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items())
         remarks = "".join(f"<p>{_e(_sentence(text))}</p>" for text in (*decision.notes, decision.warning) if text)
         said = f"<p>{_e(_sentence(decision.reason))} {_e(_sentence(cost))}</p>{remarks}"
+        warning = f"<p class='simulated'>{SIMULATED}: no price in this report is real.</p>" if self.simulated else ""
         return Html(
-            f"<div class='decision {'go' if decision.rebalance else 'stay'}'><h2>{word}</h2>"
+            f"{warning}<div class='decision {'go' if decision.rebalance else 'stay'}'><h2>{word}</h2>"
             f"{said}</div><dl class='facts'>{cells}</dl>"
         )
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the prices are those of a market that does not exist."""
+        return self.source.startswith(SIMULATED)
 
     @property
     def value(self) -> float:
@@ -301,6 +308,7 @@ class RebalancingReport:
         d = self.decision
         return {
             "portfolio": self.portfolio,
+            "prices": self.source,
             "as_of": self.as_of.date().isoformat(),
             "rebalance": d.rebalance,
             "reason": d.reason,

@@ -16,6 +16,7 @@ from typing import Any
 
 from portfolio_research.config import SECRETS, PortfolioError, Settings, portfolio_home, store_url, to_yaml
 from portfolio_research.reports.page import to_html
+from portfolio_research.simulation import SIMULATED
 from portfolio_research.store import Store
 from portfolio_research.store.paths import notebook_path
 
@@ -65,7 +66,9 @@ def run_report(
             progress=progress,
         )
         page = Path(scratch) / f"{name}.html"
-        page.write_text(to_html(made, title=f"Rebalancing of {settings.portfolio.name}, {day}"), encoding="utf-8")
+        mark = f"{SIMULATED}: " if report.simulated else ""
+        title = f"{mark}Rebalancing of {settings.portfolio.name}, {day}"
+        page.write_text(to_html(made, title=title), encoding="utf-8")
         json.loads(result.read_text(encoding="utf-8"))
         os.replace(result, folder / result.name)
         os.replace(page, folder / page.name)

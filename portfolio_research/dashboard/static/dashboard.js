@@ -185,7 +185,7 @@ class Page {
     for (const node of this.root.querySelectorAll(".panel > header > .age")) text(node, stamp);
     for (const node of this.root.querySelectorAll(".card[id]")) attr(node, "title", stamp);
     const open = snapshot?.alerts.active.filter((alert) => alert.state !== "acknowledged").length ?? 0;
-    document.title = `${open ? `(${open}) ` : ""}${snapshot ? snapshot.portfolio : "Portfolio"}${state === "stale" ? ": stale" : ""} · portfolio research`;
+    document.title = `${open ? `(${open}) ` : ""}${isSimulated(snapshot) ? `${SIMULATED} ` : ""}${snapshot ? snapshot.portfolio : "Portfolio"}${state === "stale" ? ": stale" : ""} · portfolio research`;
   }
 
   warning(state, age) {
@@ -232,10 +232,18 @@ class Page {
 const STATES = { running: "Running", stale: "Stale", stopped: "Stopped", halted: "Halted", "never started": "Not started", unknown: "Loading" };
 const LINKS = { live: "Live", lost: "Disconnected", connecting: "Connecting", asleep: "Asleep" };
 
+const SIMULATED = "SIMULATED"; // how the source of a market that does not exist begins
+
+function isSimulated(snapshot) {
+  return Boolean(snapshot?.source?.startsWith(SIMULATED));
+}
+
 class Strip {
   constructor(choose, repaint) {
     this.name = h("h1", {}, "Portfolio");
     this.mode = h("span", { class: "badge" });
+    this.simulated = h("span", { class: "badge simulated", title: "No price on this page is real" }, SIMULATED);
+    show(this.simulated, false);
     this.facts = {};
     const fact = (key, label) => {
       this.facts[key] = h("dd");
@@ -245,7 +253,7 @@ class Strip {
     this.windows = h("div", { class: "windows", role: "group", "aria-label": "Time window" },
       ...WINDOWS.map((one) => h("button", { type: "button", "data-window": one, onclick: () => choose(one) }, one === "all" ? "All" : one)));
     const theme = h("button", { type: "button", class: "theme", "aria-label": "Light or dark colours", onclick: () => { turn(); repaint(); } }, "◐");
-    this.root = h("header", { class: "strip" }, h("div", { class: "who" }, h("img", { src: new URL("./favicon.svg", import.meta.url).href, alt: "", width: 28, height: 28 }), this.name, this.mode), list, h("div", { class: "controls" }, this.windows, theme));
+    this.root = h("header", { class: "strip" }, h("div", { class: "who" }, h("img", { src: new URL("./favicon.svg", import.meta.url).href, alt: "", width: 28, height: 28 }), this.name, this.mode, this.simulated), list, h("div", { class: "controls" }, this.windows, theme));
   }
 
   pick(chosen) {
@@ -262,6 +270,7 @@ class Strip {
     text(this.name, snapshot.portfolio);
     text(this.mode, snapshot.mode);
     show(this.mode, Boolean(snapshot.mode));
+    show(this.simulated, isSimulated(snapshot));
     text(facts.as_of, day(snapshot.as_of));
     text(facts.age, age === null ? "–" : `${duration(age)} ago`);
     const { regime, regime_since: since, regime_probability: sure } = snapshot.overview;
