@@ -347,6 +347,7 @@ def backtest(
     Every run is counted in the portfolio's ledger of trials, and shown with what is left of it after so many.
     """
     from portfolio_research.backtest import compare
+    from portfolio_research.calendars import calendar_from
     from portfolio_research.costs import costs_from
     from portfolio_research.metrics import report as metrics_report
     from portfolio_research.rebalancing import policy_from
@@ -361,6 +362,7 @@ def backtest(
         policy=policy_from(settings),
         costs=costs_from(settings),
         start=start,
+        step=calendar_from(settings),
         lookback=p.rebalancing.lookback,
         capital=p.capital,
         progress=err.is_terminal,

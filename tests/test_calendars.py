@@ -127,6 +127,7 @@ INDEX = pd.date_range("2024-01-01", periods=40, tz="UTC")
     [
         (0, {}, "every is 0 rows; give 1 or more"),
         (True, {}, "every is True rows"),
+        (timedelta(0), {}, "every is 0:00:00; an interval is positive"),
         ("fortnightly", {}, "'fortnightly'; it is a number of rows, one of daily"),
         ("M", {}, "an alias of pandas such as MS, ME"),
         ("-1D", {}, "every is '-1D'"),
@@ -161,6 +162,19 @@ def test_what_is_no_calendar_is_refused(every: Any, options: dict[str, Any], tol
 def test_an_index_without_a_calendar_is_refused(index: Any, told: str) -> None:
     with pytest.raises(DataError, match=told):
         check_rows(index, "monthly")
+
+
+@given(bars(), st.integers(1, 24 * 30), st.data())
+def test_an_interval_is_waited_out(index: pd.DatetimeIndex, hours: int, data: st.DataObject) -> None:
+    first, wait = data.draw(st.integers(0, len(index) - 1)), timedelta(hours=hours)
+    decided = [first]
+    for t in range(first + 1, len(index)):
+        if new_slot(index[decided[-1]], index[t], wait):
+            decided.append(t)
+    rows = check_rows(index, wait, first=first)
+    assert rows.tolist() == decided and rows.dtype == np.intp
+    known = data.draw(st.integers(first + 1, len(index)))
+    assert check_rows(index[:known], wait, first=first).tolist() == rows[rows < known].tolist()
 
 
 @given(bars(), PRESETS, st.sampled_from(WEEK))

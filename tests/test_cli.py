@@ -172,6 +172,14 @@ def test_what_was_tried_stays_tried_when_a_portfolio_begins_again(tmp_path: Path
     assert [path.name for path in home.iterdir()] == ["trials.jsonl"]
 
 
+def test_backtest_decides_when_the_bot_would(cli, price_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("portfolio: {rebalancing: {frequency: monthly, tolerance: 0.001}}\n")
+    text = cli("backtest", str(price_file), "--start", "2020-02-03", "--csv", "curve.csv").stdout
+    prices = load_prices(price_file)
+    months = prices.loc["2020-02-03":].index.to_period("M").nunique()
+    assert int(re.search(r"(\d+) trades", text)[1]) <= months * prices.shape[1]
+
+
 def test_backtest_table_names_the_periods_per_year(cli, price_file: Path) -> None:
     text = cli("backtest", str(price_file), "--start", "2020-02-03").stdout
     assert "365 periods per year" in text and "Sharpe" in text

@@ -9,6 +9,7 @@ import pytest
 from engine_runs import OPTIONS, market, run, settings
 
 from portfolio_research.backtest import BacktestResult, walk_forward
+from portfolio_research.calendars import calendar_from
 from portfolio_research.config import Settings
 from portfolio_research.costs import costs_from
 from portfolio_research.data import sample_prices
@@ -89,3 +90,17 @@ def test_with_every_option_of_the_optimiser_it_is_the_back_test(store: Store) ->
         other = walk_forward(prices.iloc[:85], policy=policy_from(wanted), costs=costs_from(wanted), lookback=60,
                        start=prices.index[60], estimator=without)
         assert np.abs(other.weights - found.weights.iloc[: len(other.weights)]).to_numpy().max() > 1e-4, off
+
+
+@pytest.mark.parametrize("when", [{"frequency": "weekly"}, {"interval_hours": 60}])
+def test_on_a_calendar_it_is_the_back_test(store: Store, when: dict[str, object]) -> None:
+    prices = market(2, bars=100)
+    wanted = settings(tolerance=0.01, high_volatility_tolerance=0.01, **when)
+    begin = prices.index[60]
+    run(wanted, prices, store, start=begin.to_pydatetime())
+    expected = walk_forward(prices, policy=policy_from(wanted), costs=costs_from(wanted), lookback=60, start=begin,
+                            capital=wanted.portfolio.capital, step=calendar_from(wanted))  # type: ignore[arg-type]
+    with store.read() as conn:
+        curve, slots = telemetry.equity(conn, "main"), [row.slot for row in ledger.rebalances(conn, "main")][::-1]
+    assert slots == list(expected.weights.index) and 2 < len(expected.costs) < len(curve) / 2
+    np.testing.assert_allclose([point.equity for point in curve], expected.equity.to_numpy(), rtol=1e-9)

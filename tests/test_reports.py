@@ -23,6 +23,7 @@ from portfolio_research.reports import runner
 from portfolio_research.reports.content import RebalancingReport, _table
 from portfolio_research.reports.runner import ReportError, report_folder, run_report
 from portfolio_research.reports.schedule import ReportSchedule
+from portfolio_research.risk import portfolio_risk
 from portfolio_research.store import Store
 from portfolio_research.store.ledger import rebalances
 from portfolio_research.store.paths import notebook_path
@@ -151,8 +152,24 @@ def test_stress_of_what_is_held(settings: Settings) -> None:
     assert report.stress_figure().text.count("<img") == 1
 
 
+def test_who_is_above_the_risk_budget_and_what_would_end_it(settings: Settings) -> None:
+    report = load(settings, "2020-03-27")
+    made, known = report.record.budget, report.record.closes.pct_change(fill_method=None).iloc[1:]
+    assert made.max_risk_share == 0.2 and made.table["weight"].to_dict() == report.positions.weights().to_dict()
+    lookback = settings.portfolio.rebalancing.lookback
+    shares = portfolio_risk(known.tail(lookback), report.positions.weights())["component_risk_contributions"]
+    assert made.table["risk_share"].to_dict() == pytest.approx(shares, abs=1e-12)
+    text = report.risk_budget_table().text
+    assert "very position is within the budget" in text and "<table" not in text
+    for most, columns in ((0.06, 5), (0.04, 3)):  # twenty stocks: a way, and none
+        wanted = load_settings(portfolio={"rebalancing": {"lookback": 60}, "optimizer": {"max_risk_share": most}})
+        text = load(wanted, "2020-03-27").risk_budget_table().text
+        assert text.count("<th") - text.count("<thead") == columns and ("trade" in text) == (columns == 5)
+
+
 def test_on_the_first_day_there_is_nothing_to_explain(settings: Settings) -> None:
     first = load(settings, "2019-10-25")
+    assert "A risk budget needs a position, and 20 returns" in first.risk_budget_table().text
     assert "Nothing is held yet" in first.stress_figure().text
     assert "No return to take apart yet" in first.attribution_figure().text
     assert "not known" in first.interval_table().text

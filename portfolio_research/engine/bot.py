@@ -22,7 +22,7 @@ import pandas as pd
 from sqlalchemy import Connection
 
 from portfolio_research.backtest import REGIME_HISTORY, market_regime
-from portfolio_research.calendars import new_slot
+from portfolio_research.calendars import calendar_from, new_slot
 from portfolio_research.config import ConfigError, DataError, OptimizationError, PortfolioError, Settings, StoreError
 from portfolio_research.costs import costs_from
 from portfolio_research.engine import wiring
@@ -310,12 +310,9 @@ class HyperliquidTradingBot:
         return rebalance_id if decision.rebalance else None
 
     def _is_due(self, ts: datetime) -> bool:
-        wanted, last = self.settings.portfolio.rebalancing, self._last_slot
-        if not wanted.enabled or last is None:
-            return wanted.enabled
-        if wanted.frequency is not None:
-            return new_slot(last, ts, wanted.frequency)
-        return ts - last >= timedelta(hours=wanted.interval_hours)
+        last = self._last_slot
+        due = last is None or new_slot(last, ts, calendar_from(self.settings))
+        return self.settings.portfolio.rebalancing.enabled and due
 
     def _regime(self) -> dict[str, Any]:
         """The market's volatility regime on the newest bar, judged once."""

@@ -232,6 +232,23 @@ class RebalancingReport:
             plot_risk_contributions(shares), "Risk contributions", "Of the portfolio after the day's trades."
         )
 
+    def risk_budget_table(self) -> Html:
+        """Who bears too much of the risk of what is held before the day's trades, and the trades that would end it."""
+        try:
+            made = self.record.budget
+        except DataError as reason:
+            return Html(f"<p>{_e(_sentence(str(reason)))}</p>")
+        said = f"<p>{_e(_sentence(made.reason))}</p>"
+        if not made.table["over_budget"].any():
+            return Html(said)
+        shown = made.table.sort_values("risk_share", ascending=False)
+        how = {"weight": "{:.2%}", "risk_share": "{:.1%}", "weight_within": "{:.2%}", "trade": "{:+.2%}"}
+        known = shown[[*how]].dropna(axis=1)  # without a way there are no columns for it
+        columns = [known[name].map(how[str(name)].format) for name in known]
+        rows = [[asset, *cells] for asset, *cells in zip(known.index, *columns, strict=True)]
+        head = ["asset", *(str(name).replace("_", " ") for name in known)]
+        return Html(said + _table(head, rows, numbers=range(1, len(head))).text)
+
     def interval_table(self) -> Html:
         """The numbers people quote, and how sure they are."""
         table = self.record.intervals

@@ -7,6 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from portfolio_research.attribution import Contributions, fill_contributions
+from portfolio_research.budget import RiskBudget, risk_budget
 from portfolio_research.config import DataError, Settings
 from portfolio_research.data import load_episodes
 from portfolio_research.significance import headline
@@ -14,6 +15,7 @@ from portfolio_research.store.ledger import Fill
 from portfolio_research.stress import Stress, stress_report
 
 _FILL = ["date", "asset", "size", "price", "fee"]
+_ENOUGH = 20  # returns below which nothing is said about shares of risk
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Record:
         """Price and cost by asset, from the first fill to the day, before its trades."""
         rows = [(f.ts, f.asset, float(f.size), float(f.price), float(f.fee)) for f in self.fills]
         return fill_contributions(self.closes, pd.DataFrame(rows, columns=_FILL), self.capital)
+
+    @cached_property
+    def budget(self) -> RiskBudget:
+        """Shares of the risk of what is held, against the optimiser's max_risk_share, or 20 % where it has none."""
+        wanted = self.settings.portfolio
+        returns = self.closes.pct_change(fill_method=None).iloc[1:].tail(wanted.rebalancing.lookback)
+        known = returns[self.weights.index].dropna()
+        if self.weights.empty or len(known) < _ENOUGH:
+            raise DataError(f"a risk budget needs a position, and {_ENOUGH} returns of what is held, not {len(known)}")
+        return risk_budget(self.weights, known.cov(), wanted.optimizer.max_risk_share or 0.20)
 
     @cached_property
     def stress(self) -> Stress:
