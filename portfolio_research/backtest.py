@@ -264,7 +264,7 @@ def _result(prices: pd.DataFrame, path: TargetPath, journal: Journal, market: Ma
     index, when, flows = prices.index[first:], prices.index[journal.rows], market.flows[first:]
     return BacktestResult(
         nav=pd.Series(_nav(equity, flows, capital), index, name="nav"), equity=pd.Series(equity, index, name="equity"),
-        weights=pd.DataFrame(path.weights, checks, columns), amounts=pd.DataFrame(journal.amounts, when, columns),
+        weights=pd.DataFrame(path.weights, checks, columns), amounts=pd.DataFrame(journal.amounts, when, columns, copy=False),
         turnover=pd.Series(journal.turnover, when, dtype="float64", name="turnover"),
         costs=pd.Series(journal.paid, when, dtype="float64", name="costs"),
         funding=pd.Series(funding, index, name="funding"), deposits=pd.Series(flows, index, name="deposits"),
@@ -381,7 +381,7 @@ def _given(prices: pd.DataFrame, targets: pd.DataFrame) -> TargetPath:
     if strange := [str(a) for a in targets.columns if a not in prices.columns]:
         raise DataError(f"there are targets of {strange[0]}, but no prices; drop the column or add the prices")
     weights = targets.reindex(columns=prices.columns, fill_value=0.0).to_numpy(dtype=np.float64)
-    absent = ~np.isfinite(weights) | ((weights != 0) & np.isnan(prices.to_numpy()[rows]))
+    absent = ~np.isfinite(weights) | ((weights != 0) & np.isnan(prices.to_numpy())[rows])
     if absent.any():
         k, column = map(int, np.argwhere(absent)[0])
         raise DataError(f"the target of {prices.columns[column]} on {dates[k]:%Y-%m-%d} is {weights[k, column]:g}: it is a "

@@ -164,12 +164,13 @@ def valued(
 def _grown(market: Market, rows: NDArray[np.intp], targets: Array) -> tuple[Array, Array]:
     "Values by asset and of the book just before each check but the first, per unit of value after the one before."
     price = market.close[rows]
-    grown = targets[:-1] * (price[1:] / price[:-1])
-    cash = (1.0 - targets[:-1].sum(axis=1)) * (market.growth[rows[1:]] / market.growth[rows[:-1]])
+    grown = price[1:] / price[:-1]
+    grown *= targets[:-1]
+    cash = (1.0 - np.einsum("kn->k", targets[:-1])) * (market.growth[rows[1:]] / market.growth[rows[:-1]])
     if market.charged is not None:
         charge = np.einsum("kn,kn->k", targets[:-1] / price[:-1], np.diff(market.charged[rows], axis=0))
         cash -= charge * market.growth[rows[1:]]
-    return grown, grown.sum(axis=1) + cash
+    return grown, np.einsum("kn->k", grown) + cash
 
 # %% ../nbs/20b_bookkeeping.ipynb #f6bc6349
 def trade_always(
@@ -183,10 +184,12 @@ def trade_always(
     grown, end = _grown(market, rows, targets)
     held = np.zeros_like(targets)
     np.divide(grown, end[:, None], out=held[1:])
-    turnover = np.abs(targets - held).sum(axis=1)
+    moved = targets - held  # in place from here on: fresh memory would cost more than the arithmetic
+    turnover = np.einsum("kn->k", np.abs(moved, out=moved))
     kept = 1.0 - cost * turnover
     before = capital * np.concatenate([[1.0], np.cumprod(kept[:-1] * end)])
     after = before * kept
-    amounts = targets * after[:, None] - held * before[:, None]
-    units = targets * after[:, None] / market.close[rows]
-    return Journal(rows, amounts, turnover, before * cost * turnover, units, after * (1.0 - targets.sum(axis=1)))
+    values = targets * after[:, None]
+    amounts = np.subtract(values, np.multiply(held, before[:, None], out=held), out=held)
+    units = np.divide(values, market.close[rows], out=values)
+    return Journal(rows, amounts, turnover, before * cost * turnover, units, after * (1.0 - np.einsum("kn->k", targets)))
