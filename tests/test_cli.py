@@ -176,7 +176,7 @@ def test_backtest_decides_when_the_bot_would(cli, price_file: Path, tmp_path: Pa
     (tmp_path / "config.yaml").write_text("portfolio: {rebalancing: {frequency: monthly, tolerance: 0.001}}\n")
     text = cli("backtest", str(price_file), "--start", "2020-02-03", "--csv", "curve.csv").stdout
     prices = load_prices(price_file)
-    months = prices.loc["2020-02-03":].index.to_period("M").nunique()
+    months = prices.loc["2020-02-03":].index.tz_localize(None).to_period("M").nunique()
     assert int(re.search(r"(\d+) trades", text)[1]) <= months * prices.shape[1]
 
 
