@@ -9,6 +9,7 @@ __all__ = ['Job', 'DataNotHere', 'write_data', 'held_data', 'Outcome', 'run_chun
 # %% ../nbs/24a_workers.ipynb #38f40772
 import os
 import pickle
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import joblib  # type: ignore[import-untyped]
@@ -211,6 +212,51 @@ def _follow(driver: int) -> None:
     Thread(target=watch, daemon=True).start()
 
 # %% ../nbs/24a_workers.ipynb #eda0a5e2
+_BORN = time.time()
+_REST = 60.0  # seconds that a process waits for another sweep
+
+
+def _outdated() -> bool:
+    "Whether a file that this process has imported was changed, or went, since the process began."
+    files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    try:
+        return max(os.stat(file).st_mtime for file in files) > _BORN
+    except OSError:
+        return True
+
+# %% ../nbs/24a_workers.ipynb #aea870e9
+class _Resting(NamedTuple):
+    "A process between two sweeps."
+
+    pool: Any
+    world: tuple[Any, ...]  # what a process takes over when it starts
+    until: float  # on the monotonic clock
+
+    @staticmethod
+    def world_now() -> tuple[Any, ...]:
+        return os.getcwd(), tuple(sys.path), tuple(sorted(os.environ.items()))
+
+    def is_as_new(self) -> bool:
+        if self.world != self.world_now() or time.monotonic() > self.until:
+            return False
+        try:
+            return not self.pool.submit(_outdated).result()
+        except BrokenExecutor:
+            return False
+
+# %% ../nbs/24a_workers.ipynb #fb709cbb
+_RESTING: list[_Resting] = []
+
+
+def _pool_of_one() -> Any:
+    "A process that rests and is as good as new, or a new one."
+    while _RESTING:
+        if (rested := _RESTING.pop()).is_as_new():
+            return rested.pool
+        rested.pool.shutdown(kill_workers=True)
+    return ProcessPoolExecutor(max_workers=1, timeout=_REST, initializer=_follow, initargs=(os.getpid(),))
+
+# %% ../nbs/24a_workers.ipynb #c957cd63
 class LocalWorkers:
     "Processes of this machine."
 
@@ -248,12 +294,15 @@ class LocalWorkers:
         _refuse_to_ship(job)
 
     def close(self) -> None:
-        for slot in self._pools:
+        for slot, pool in self._pools.items():
+            if pool is not None and slot not in self._busy:
+                _RESTING.append(_Resting(pool, _Resting.world_now(), time.monotonic() + _REST / 2))
+                self._pools[slot] = None
             self._end(slot)
 
     def _pool(self, slot: Hashable) -> Any:
         if self._pools[slot] is None:
-            self._pools[slot] = ProcessPoolExecutor(max_workers=1, initializer=_follow, initargs=(os.getpid(),))
+            self._pools[slot] = _pool_of_one()
         return self._pools[slot]
 
     def _end(self, slot: Hashable) -> None:

@@ -82,6 +82,45 @@ def kill_one_after(folder: Path, many: int) -> Thread:
     return thread
 
 
+def who(data: pd.DataFrame, k: int) -> float:
+    """Takes long enough that both workers get some."""
+    time.sleep(0.02)
+    return float(os.getpid())
+
+
+def workers_of_a_sweep() -> set[float]:
+    return set(sweep(who, {"k": list(range(40))}, RETURNS, n_jobs=2).table["value"])
+
+
+def test_processes_rest_between_sweeps_unless_the_world_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "helper_of_a_sweep.py"
+    helper.write_text("FACTOR = 2.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def scaled(data: pd.DataFrame, k: int) -> float:
+        import helper_of_a_sweep  # type: ignore[import-not-found]
+
+        return float(k * helper_of_a_sweep.FACTOR)
+
+    assert sweep(scaled, {"k": [1, 2]}, RETURNS, n_jobs=2).table["value"].tolist() == [2, 4]
+    first = workers_of_a_sweep()
+    assert len(first) == 2 and workers_of_a_sweep() == first
+    helper.write_text("FACTOR = 10.0\n")
+    os.utime(helper, (time.time() + 5, time.time() + 5))  # coarse clocks of file systems
+    assert sweep(scaled, {"k": [1, 2]}, RETURNS, n_jobs=2).table["value"].tolist() == [10, 20]
+    os.utime(helper, (1, 1))
+    second = workers_of_a_sweep()
+    assert not first & second and workers_of_a_sweep() == second
+    monkeypatch.chdir(tmp_path)
+    third = workers_of_a_sweep()
+    assert not second & third
+    for worker in third:
+        os.kill(int(worker), signal.SIGKILL)
+    assert not third & workers_of_a_sweep()
+
+
 # ---------------------------------------------------------------- deaths
 def test_a_killed_worker_costs_one_chunk(engine, chunks, undisturbed: pd.DataFrame, tmp_path: Path) -> None:
     killer = kill_one_after(tmp_path, 50)
