@@ -248,6 +248,10 @@ class _Resting(NamedTuple):
 _RESTING: list[_Resting] = []
 
 
+def _rest(pool: Any) -> None:
+    _RESTING.append(_Resting(pool, _Resting.world_now(), time.monotonic() + _REST / 2))
+
+
 def _pool_of_one() -> Any:
     "A process that rests and is as good as new, or a new one."
     while _RESTING:
@@ -294,20 +298,16 @@ class LocalWorkers:
         _refuse_to_ship(job)
 
     def close(self) -> None:
-        for slot, pool in self._pools.items():
-            if pool is not None and slot not in self._busy:
-                _RESTING.append(_Resting(pool, _Resting.world_now(), time.monotonic() + _REST / 2))
-                self._pools[slot] = None
-            self._end(slot)
+        for slot in self._pools:
+            self._end(slot, rest=slot not in self._busy)
 
     def _pool(self, slot: Hashable) -> Any:
-        if self._pools[slot] is None:
-            self._pools[slot] = _pool_of_one()
+        self._pools[slot] = self._pools[slot] or _pool_of_one()
         return self._pools[slot]
 
-    def _end(self, slot: Hashable) -> None:
-        if self._pools[slot] is not None:
-            self._pools[slot].shutdown(kill_workers=True)
+    def _end(self, slot: Hashable, rest: bool = False) -> None:
+        if (pool := self._pools[slot]) is not None:
+            _rest(pool) if rest else pool.shutdown(kill_workers=True)
         self._pools[slot] = None
 
 # %% ../nbs/24a_workers.ipynb #0c9829dc
