@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from portfolio_research.market.candles import HyperliquidCandles
     from portfolio_research.market.fetch import CoinFetch
     from portfolio_research.market.funding import HyperliquidFunding
+    from portfolio_research.quality import QualityReport
     from portfolio_research.store.outbox import StoreSink
     from portfolio_research.trials import Judgement
 
@@ -59,7 +60,7 @@ app = typer.Typer(
     help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.",
 )
 alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Fetch prices and keep them.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Fetch prices, and check a price file.")
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write or show the configuration.")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(data_app, name="data")
@@ -86,11 +87,50 @@ def _settings(config: Path | None, **sections: dict[str, Any]) -> Settings:
     return load_settings(config, **{name: values for name, values in given.items() if values})
 
 
-def _prices(settings: Settings) -> pd.DataFrame:
-    from portfolio_research.data import check_prices
+def _prices(settings: Settings) -> tuple[pd.DataFrame, Settings]:
+    """Prices that the data gate lets through, and settings that know how many periods a year has."""
     from portfolio_research.engine.wiring import recorded_prices
 
-    return check_prices(recorded_prices(settings.data))
+    if settings.data.source != "csv":
+        return recorded_prices(settings.data), settings
+    return _passed(_inspected(settings), settings)
+
+
+def _inspected(settings: Settings, now: datetime | None = None) -> QualityReport:
+    """The data gate's report on all that the price argument names."""
+    from portfolio_research.data import read_prices
+    from portfolio_research.engine.wiring import recorded_prices
+    from portfolio_research.faults import quality_from
+    from portfolio_research.quality import inspect_prices
+
+    data = settings.data
+    raw = read_prices(str(data.path)) if data.source == "csv" else recorded_prices(data)
+    return inspect_prices(raw, policy=quality_from(settings), now=now if data.source == "csv" else None)
+
+
+def _passed(report: QualityReport, settings: Settings) -> tuple[pd.DataFrame, Settings]:
+    """What the gate lets through, after its warnings in a few lines; or the error that names all that it refuses."""
+    from portfolio_research.data import with_periods
+
+    path = settings.data.path
+    try:
+        prices = report.clean()
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    for note in report.notes:
+        _tell(escape(note))
+    if report.notes:
+        _tell(escape(f"`portfolio-research data check {path}` says why."))
+    return prices, with_periods(settings, report.periods_per_year)
+
+
+def _gated(settings: Settings) -> Settings:
+    """Settings whose price file, if there is one, has passed the data gate."""
+    if settings.data.source != "csv":
+        return settings
+    from portfolio_research.engine.wiring import inspect_file
+
+    return _passed(inspect_file(settings), settings)[1]
 
 
 def _source(argument: str) -> dict[str, Any]:
@@ -141,6 +181,7 @@ def run(
         dashboard={"port": port},
         data={"source": "csv" if prices else source, "path": str(prices) if prices else None},
     )
+    settings = _gated(settings)
     raise typer.Exit(_run_both(settings, portfolio_home(settings), fresh=fresh))
 
 
@@ -260,7 +301,7 @@ def engine(
     """Run the engine alone: one per portfolio, a second one refuses to start (exit code 3)."""
     from portfolio_research.engine.process import run_engine
 
-    settings = _settings(config, portfolio={"name": portfolio}, engine={"speed": speed})
+    settings = _gated(_settings(config, portfolio={"name": portfolio}, engine={"speed": speed}))
     raise typer.Exit(run_engine(settings, until_end=until_end))
 
 
@@ -289,8 +330,8 @@ def weights(
     from portfolio_research.data import to_returns
 
     rebalancing = {"rebalancing": None if lookback is None else {"lookback": lookback}}
-    settings = _settings(config, portfolio=rebalancing, data=_source(prices))
-    frame = _prices(settings)
+    frame, settings = _prices(_settings(config, portfolio=rebalancing, data=_source(prices)))
+    frame = _listed(frame)
     returns = to_returns(frame).iloc[-settings.portfolio.rebalancing.lookback :]
     model = optimizer_from(settings).fit(returns)
     ordered = model.weights_.sort_values(ascending=False)
@@ -311,6 +352,14 @@ def weights(
     statistics = model.statistics(periods_per_year=year)
     alternatives = f"Against the simple alternatives, {year:g} periods per year"
     out.print(_frame_table(statistics, _marked(alternatives, frame.columns)))
+
+
+def _listed(prices: pd.DataFrame) -> pd.DataFrame:
+    """The assets that have a price on the last day: the others cannot be bought."""
+    gone = prices.columns[prices.iloc[-1].isna()]
+    if len(gone):
+        _tell(escape(f"No price on {prices.index[-1]:%Y-%m-%d}, so no weight: {', '.join(map(str, gone))}"))
+    return prices.drop(columns=gone)
 
 
 def _options_at_work(found: dict[str, Any]) -> Iterator[str]:
@@ -353,8 +402,7 @@ def backtest(
     from portfolio_research.rebalancing import policy_from
     from portfolio_research.targets import optimizer_from
 
-    settings = _settings(config, data=_source(prices))
-    frame = _prices(settings)
+    frame, settings = _prices(_settings(config, data=_source(prices)))
     p, counted = settings.portfolio, _Counted(settings)
     runs = compare(
         frame,
@@ -501,6 +549,64 @@ def data_fetch(
         _write_fetched(targets, [each.coin for each in fetched if each.candles.times], candles, rates, days)
     if failed:
         raise typer.Exit(5)
+
+
+@data_app.command("check", epilog="Example: portfolio-research data check prices.csv --figure map.png")
+def data_check(
+    prices: Prices,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw which prices there are: a file .png or .svg.")] = None,
+) -> None:
+    """Say all that is wrong with a price file, the worst first, and what is done about it.
+
+    Exit code 0 when the prices may be traded on, with or without warnings; 2 when they are refused.
+    """
+    if figure and figure.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--figure {figure}: give a file that ends in .png or .svg")
+    report = _inspected(_settings(config, data=_source(prices)), datetime.now(UTC))
+    if as_json:
+        out.print_json(json.dumps(_report_json(report)))
+    else:
+        if len(report.findings):
+            out.print(_findings_table(report, prices))
+        out.print(report.summary, markup=False, highlight=False, soft_wrap=True)
+    if figure:
+        from portfolio_research.research_plots import plot_availability
+
+        chart = plot_availability(report)
+        figure.write_bytes(chart.svg().encode() if figure.suffix == ".svg" else chart.png())
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+def _findings_table(report: QualityReport, title: str) -> Table:
+    """A line for each finding; on a narrow terminal the message takes in what the smaller columns would say."""
+    narrow = out.width < WIDE
+    table = Table(title=escape(title), show_lines=narrow)
+    for column in ("", "asset") if narrow else ("", "asset", "when", "rule", "action"):
+        table.add_column(column, no_wrap=column != "when")
+    table.add_column("finding", ratio=3)
+    if not narrow:
+        table.add_column("remedy", ratio=2)
+    for f, when in zip(report.findings.itertuples(), report.when, strict=True):
+        told = (f"{f.message}\n{when} {f.rule}, {f.action}; {f.remedy}".replace("\n ", "\n"),)
+        wide = (when, f.rule, f.action, f.message, f.remedy)
+        color = {"error": "bold red", "warning": "yellow"}.get(str(f.severity), "dim")
+        table.add_row(f"[{color}]{f.severity}[/]", escape(str(f.asset)), *map(escape, map(str, told if narrow else wide)))
+    return table
+
+
+def _report_json(report: QualityReport) -> dict[str, Any]:
+    """The report for programs; dates as ISO 8601."""
+    year = report.periods_per_year
+    return {
+        "ok": report.ok,
+        "summary": report.summary,
+        "periods_per_year": None if year is None else {"value": float(year), "reason": year.reason},
+        "findings": json.loads(report.findings.to_json(orient="records", date_format="iso")),
+        "availability": json.loads(report.availability.to_json(orient="index", date_format="iso")),
+    }
 
 
 def _targets(to: Path, interval: str) -> tuple[Path, Path]:

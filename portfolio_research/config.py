@@ -304,6 +304,9 @@ class DataSettings(_Strict):
     base_url: str = "https://api.hyperliquid.xyz"
     start: str | None = None  # first bar that is computed; None: sample 2019-08-01, simulated soon, else 180 bars before the end
     live_from: str | None = None  # from here at `engine.speed`; None: sample 2020-02-03, simulated 180 bars later, else the end
+    quality: dict[str, str] = {}  # rule of data quality -> refuse, drop, trim or keep
+    accept: list[str] = []  # findings that are known and kept, as "LUNA 2022-05-13" or "LUNA redenomination"
+    min_history: int = Field(default=90, ge=2)  # prices that an asset of a file needs
 
     @model_validator(mode="after")
     def _has_path(self) -> "DataSettings":

@@ -7,8 +7,9 @@ __all__ = ['QualityReport', 'inspect_prices']
 
 # %% ../nbs/03_quality.ipynb #bf83a78d
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from html import escape
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .config import DataError
+from .config import ConfigError, DataError
 from .data import Array, PeriodsPerYear, _day, check_prices, infer_periods_per_year
 from .faults import RULES, Finding, QualityPolicy, read_table
 
@@ -35,22 +36,20 @@ def _runs(flags: _Flags) -> NDArray[np.intp]:
 # %% ../nbs/03_quality.ipynb #398644e7
 def _places(frame: pd.DataFrame, rule: str, runs: NDArray[np.intp], say: _Say, remedy: str) -> Iterator[Finding]:
     "A finding for each run, or one for an asset that has many."
-    for column in np.unique(runs[:, 0]):
-        mine = runs[runs[:, 0] == column]
-        name, dates = str(frame.columns[column]), frame.index
+    for column in np.unique(runs[:, 0]).tolist():
+        mine = runs[runs[:, 0] == column, 1:].tolist()
+        name, dates, (begin, end) = str(frame.columns[column]), frame.index, (mine[0][0], mine[-1][1])
         if len(mine) > _MANY:
-            rest = f"; {len(mine)} such places until {_day(dates[mine[-1, 2] - 1])}"
-            mine = np.array([[column, mine[0, 1], mine[-1, 2]]])
-        else:
-            rest = ""
-        for _, start, stop in mine.tolist():
-            yield Finding(rule, name, dates[start], dates[stop - 1], stop - start, say(column, start, stop) + rest, remedy)
+            told = f"{say(column, *mine[0])}; the first of {len(mine)} such places"
+            rows = sum(stop - start for start, stop in mine)
+            yield Finding(rule, name, dates[begin], dates[end - 1], rows, told, remedy)
+            continue
+        for start, stop in mine:
+            yield Finding(rule, name, dates[start], dates[stop - 1], stop - start, say(column, start, stop), remedy)
 
 # %% ../nbs/03_quality.ipynb #d90cada5
-def _impossible(frame: pd.DataFrame, raw: Array, text: _Flags) -> Iterator[Finding]:
-    "Text, zeros, negative and infinite prices."
-    yield from _places(frame, "text", _runs(text), lambda c, i, j: "the price is not a number",
-                       "correct it, or leave the cell empty where there was no price")
+def _impossible(frame: pd.DataFrame, raw: Array) -> Iterator[Finding]:
+    "Zeros, negative and infinite prices."
     bad = ~np.isnan(raw) & ~(np.isfinite(raw) & (raw > 0))
     yield from _places(frame, "impossible", _runs(bad), lambda c, i, j: f"the price is {raw[i, c]:g}",
                        "correct the source or drop the asset")
@@ -105,7 +104,7 @@ def _jumps(frame: pd.DataFrame, p: Array, log: Array, policy: QualityPolicy) -> 
         return f"x{p[i, c] / p[i - 1, c]:.4g} from one row to the next, {p[i - 1, c]:.6g} to {p[i, c]:.6g}"
 
     for rule, flags, remedy in (
-        ("redenomination", odd & lasting, "multiply the prices before it by the factor; accept it if the crash was real"),
+        ("redenomination", odd & lasting, "multiply earlier prices by the factor; a real crash: accept it (data.accept)"),
         ("jump", odd & ~lasting, "correct the price, or leave the cell empty"),
         ("listing", early, "begin the asset after it"),
         ("relist", huge & far, "get the rows that are missing before it"),
@@ -248,10 +247,11 @@ def _kept(frame: pd.DataFrame, p: Array, found: list[Finding], policy: QualityPo
     "The cells that stay after trimming."
     seen, cut = ~np.isnan(p), np.zeros(p.shape, dtype=bool)
     column = {str(name): c for c, name in enumerate(frame.columns)}
-    trimmed = [(frame.index.get_loc(f.start), column[f.asset]) for f in found if _action(f, policy) == "trim"]
-    for row, c in trimmed:
-        cut[row, c] = True
-    for c in {c for _, c in trimmed}:
+    trimmed = [f for f in found if _action(f, policy) == "trim"]
+    for f in trimmed:
+        begin, end = frame.index.get_indexer(pd.DatetimeIndex([f.start, f.end])).tolist()
+        cut[begin : end + 1, column[f.asset]] = True  # each of these rows on its own
+    for c in {column[f.asset] for f in trimmed}:
         stretch = np.cumsum(cut[:, c] | np.diff(seen[:, c], prepend=False))
         seen[:, c] &= stretch == np.argmax(np.bincount(stretch, weights=seen[:, c]))
     return np.asarray(seen)
@@ -288,16 +288,19 @@ def _table_of(found: list[Finding], policy: QualityPolicy) -> pd.DataFrame:
 # %% ../nbs/03_quality.ipynb #97d2b09b
 def _sentences(findings: pd.DataFrame) -> list[str]:
     "Each finding as a sentence."
-    where = [(str(f.asset) or "the table") + _when(f.start, f.end) for f in findings.itertuples()]
-    return [f"{place}: {f.message} ({f.rule}: {f.action}); {f.remedy}"
-            for place, f in zip(where, findings.itertuples(), strict=True)]
+    told = []
+    for f in findings.itertuples():
+        when = _when(f.start, f.end)
+        where = f" {'from' if ' to ' in when else 'on'} {when}" if when else ""
+        told.append(f"{str(f.asset) or 'the table'}{where}: {f.message} ({f.rule}: {f.action}); {f.remedy}")
+    return told
 
 
 def _when(start: Any, end: Any) -> str:
-    "A date or a span, to follow the name of an asset."
+    "A date or a span; nothing for a finding without."
     if start is None or pd.isna(start):
         return ""
-    return f" on {_day(start)}" if start == end else f" from {_day(start)} to {_day(end)}"
+    return _day(start) if start == end else f"{_day(start)} to {_day(end)}"
 
 # %% ../nbs/03_quality.ipynb #37e4a90a
 @dataclass(frozen=True, eq=False, repr=False)
@@ -315,15 +318,27 @@ class QualityReport:
         return not self.findings["action"].eq("refuse").any()
 
     @property
+    def when(self) -> list[str]:  # one per finding: a date, a span, or nothing
+        "When each finding is."
+        spans = zip(self.findings["start"], self.findings["end"], strict=True)
+        return [_when(start, end) for start, end in spans]
+
+    @property
     def summary(self) -> str:  # one line
         "How large the table is, its calendar, the verdict, and how much of it stays."
         return _summary(self)
 
+    @property
+    def notes(self) -> list[str]:  # at most three lines; none if there is nothing to say
+        "What is left out, cut, or kept with a warning, without the reasons."
+        return list(_notes(self.findings))
+
     def clean(self) -> pd.DataFrame:  # checked prices; late starts and early ends are NaN, nothing is filled
         "The prices that may be traded on; `DataError` with everything that is refused."
         if not self.ok:
-            refused = self.findings[self.findings["action"] == "refuse"]
-            raise DataError(f"the prices are refused, for {len(refused)} reasons:\n" + "\n".join(_sentences(refused)))
+            told = _sentences(self.findings[self.findings["action"] == "refuse"])
+            several = [f"the prices are refused, for {len(told)} reasons:", *told]
+            raise DataError(told[0] if len(told) == 1 else "\n- ".join(several))
         stays = self.prices.where(self.kept).loc[:, self.kept.any().to_numpy()]
         full = np.flatnonzero(stays.notna().any(axis=1))
         clean = stays.iloc[full[0] : full[-1] + 1] if len(full) else stays
@@ -335,6 +350,24 @@ class QualityReport:
 
     def _repr_html_(self) -> str:
         return _html(self)
+
+# %% ../nbs/03_quality.ipynb #14444b48
+_DONE = {"drop": "Left out", "trim": "Cut at a fault", "keep": "Kept, with a warning"}
+
+
+def _notes(findings: pd.DataFrame) -> Iterator[str]:
+    "A line for each action, with the assets by rule."
+    told = findings[findings["severity"] != "info"]
+    for action, done in _DONE.items():
+        by_rule = told[told["action"] == action].groupby("rule", sort=False)["asset"].unique()
+        parts = [f"{_few([name or 'the table' for name in names])} ({rule})" for rule, names in by_rule.items()]
+        if parts:
+            yield f"{done}: {', '.join(parts)}"
+
+
+def _few(names: list[str]) -> str:
+    "The first names, and how many more there are."
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 # %% ../nbs/03_quality.ipynb #946d1675
 def _summary(report: QualityReport) -> str:
@@ -353,8 +386,8 @@ def _html(report: QualityReport) -> str:
     head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("", "asset", "when", "rule", "finding", "remedy"))
     rows = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell))}</td>" for cell in (
-            f"{f.severity}: {f.action}", f.asset, _when(f.start, f.end).partition(" ")[2].removeprefix("on "), f.rule,
-            f.message, f.remedy)) + "</tr>" for f in report.findings.itertuples())
+            f"{f.severity}: {f.action}", f.asset, when, f.rule, f.message, f.remedy)) + "</tr>"
+        for f, when in zip(report.findings.itertuples(), report.when, strict=True))
     return f"<p>{escape(report.summary)}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 # %% ../nbs/03_quality.ipynb #0b9038e5
@@ -365,13 +398,13 @@ def _rules(frame: pd.DataFrame, text: _Flags, policy: QualityPolicy, volume: pd.
     log = np.full(p.shape, np.nan)
     log[1:] = np.diff(np.log(p), axis=0)
     return [
-        *_impossible(frame, raw, text), *_holes(frame, p, np.isnan(raw) & ~text, policy), *_jumps(frame, p, log, policy),
+        *_impossible(frame, raw), *_holes(frame, p, np.isnan(raw) & ~text, policy), *_jumps(frame, p, log, policy),
         *_still(frame, p, log, policy), *(_untraded(frame, volume, policy) if volume is not None else ()),
         *_stable(frame, p, policy), *_twins(frame, log, policy), *_leveraged(frame), *_ends(frame, p),
     ]
 
 # %% ../nbs/03_quality.ipynb #a99fa7ca
-def _times(dates: pd.DatetimeIndex, now: pd.Timestamp | None) -> tuple[PeriodsPerYear | None, list[Finding]]:
+def _times(dates: pd.DatetimeIndex, now: datetime | None) -> tuple[PeriodsPerYear | None, list[Finding]]:
     "How many periods a year has, and what is wrong with the dates."
     found = list[Finding]()
     try:
@@ -381,7 +414,7 @@ def _times(dates: pd.DatetimeIndex, now: pd.Timestamp | None) -> tuple[PeriodsPe
         found.append(Finding("irregular", "", None, None, len(dates), str(error).rpartition(";")[0],
                              "set portfolio.analytics.periods_per_year"))
     if len(dates) > 1:
-        found += [*_calendar(dates), *(_against_now(dates, now, year) if now is not None else ())]
+        found += [*_calendar(dates), *(_against_now(dates, pd.Timestamp(now), year) if now is not None else ())]
     return year, found
 
 # %% ../nbs/03_quality.ipynb #4b1329b1
@@ -390,11 +423,17 @@ def inspect_prices(
     *,
     volume: pd.DataFrame | None = None,  # of the same shape as the wide prices
     policy: QualityPolicy | Mapping[str, str] | None = None,  # or only its actions, {rule: action}
-    now: pd.Timestamp | None = None,  # the time, in UTC; None: the last bar is not judged
+    assets: Sequence[str] = (),  # look at these only; none: at all
+    now: datetime | None = None,  # the time, with its zone; None: the last bar is not judged
 ) -> QualityReport:  # findings, availability, and `clean()`
     "All that is wrong with a price table, and what stays of it."
     policy = policy if isinstance(policy, QualityPolicy) else QualityPolicy(actions=policy or {})
     frame, text, found = read_table(prices)
+    if assets:
+        chosen = frame.columns.isin(assets)
+        if missing := [asset for asset in assets if asset not in frame.columns]:
+            raise ConfigError(f"assets: the prices have no {missing[0]}; there is {', '.join(map(str, frame.columns))}")
+        frame, text, found = frame.loc[:, chosen], text[:, chosen], [f for f in found if f.asset in ("", *assets)]
     year, dated = _times(pd.DatetimeIndex(frame.index), now)
     found += [*dated, *(_rules(frame, text, policy, volume) if frame.size else ())]
     raw = frame.to_numpy()

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from portfolio_research import __main__ as command_line
@@ -33,6 +35,7 @@ COMMANDS = [
     "report",
     "alerts",
     "config",
+    "data check",
     "data fetch",
     "alerts ack",
     "alerts resolve",
@@ -182,7 +185,7 @@ def test_backtest_decides_when_the_bot_would(cli, price_file: Path, tmp_path: Pa
 
 def test_backtest_table_names_the_periods_per_year(cli, price_file: Path) -> None:
     text = cli("backtest", str(price_file), "--start", "2020-02-03").stdout
-    assert "365 periods per year" in text and "Sharpe" in text
+    assert "252 periods per year" in text and "Sharpe" in text  # the file has no weekends
 
 
 @pytest.mark.parametrize(
@@ -203,6 +206,69 @@ def test_bad_price_files_end_with_2_and_one_line(cli, tmp_path: Path, content: s
         path.write_text(content)
     done = cli("weights", str(path), expect=2)
     assert told in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+# ---------------------------------------------------------------- the data gate
+@pytest.fixture
+def coins_file(tmp_path: Path) -> Path:
+    """Coins with a stablecoin, one that was delisted, and one that is young."""
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2023-01-01", periods=400, tz="UTC", name="date")
+    prices = pd.DataFrame(100 * np.exp(np.cumsum(rng.normal(0, 0.03, (400, 6)), axis=0)), days, list("ABCDEF"))
+    prices["E"], prices.iloc[:350, 5], prices.iloc[300:, 3] = 1 + 0.001 * np.sin(np.arange(400)), np.nan, np.nan
+    prices.to_csv(tmp_path / "coins.csv")
+    return tmp_path / "coins.csv"
+
+
+def test_data_check_says_what_is_wrong_and_may_draw_it(
+    cli, coins_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line.out, "_width", 160)
+    done = cli("data", "check", str(coins_file), "--figure", "map.png")
+    assert re.search(r"E +│.*stablecoin +│ drop", done.stdout) and "D " in done.stdout and "ended" in done.stdout
+    assert "365 periods per year (a row a day, weekends too)" in done.stdout and "tradable" in done.stdout
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(command_line.out, "_width", 70)
+    narrow = cli("data", "check", str(coins_file)).stdout
+    assert "stablecoin, drop" in narrow and max(map(len, narrow.splitlines()[:-1])) <= 70
+    cli("data", "check", str(coins_file), "--figure", "map.svg")
+    assert (tmp_path / "map.svg").read_text().startswith("<svg")
+    assert "--figure map.gif" in cli("data", "check", str(coins_file), "--figure", "map.gif", expect=2).stderr
+
+
+def test_data_check_for_programs(cli, coins_file: Path) -> None:
+    told = json.loads(cli("data", "check", str(coins_file), "--json").stdout)
+    assert told["ok"] and told["periods_per_year"] == {"value": 365.0, "reason": "a row a day, weekends too"}
+    assert {f["rule"] for f in told["findings"]} == {"stablecoin", "short", "ended", "stale"}
+    assert told["availability"]["D"]["kept"] == 300 and told["availability"]["E"]["action"] == "drop"
+
+
+def test_data_check_of_the_sample_and_of_a_refused_file(cli, coins_file: Path, tmp_path: Path) -> None:
+    assert "tradable, 1 warning" in cli("data", "check", "sample").stdout
+    prices = pd.read_csv(coins_file, index_col=0)
+    prices.iloc[200:, 1] *= 1295
+    prices.to_csv(coins_file)
+    done = cli("data", "check", str(coins_file), expect=2)
+    assert "redenomination" in done.stdout and "REFUSED" in done.stdout
+    for command in (["weights", str(coins_file)], ["backtest", str(coins_file)], ["run", "--prices", str(coins_file)]):
+        assert "B on 2023-07-20: x1" in cli(*command, expect=2).stderr
+    (tmp_path / "config.yaml").write_text("data: {accept: [B 2023-07-20]}\n")
+    assert "Kept, with a warning: B (redenomination)" in cli("weights", str(coins_file), "--lookback", "60").stderr
+    (tmp_path / "config.yaml").write_text("data: {quality: {redenominaton: drop}}\n")
+    assert "did you mean redenomination" in cli("weights", str(coins_file), expect=2).stderr
+
+
+def test_weights_and_backtest_say_what_the_gate_did(cli, coins_file: Path, price_file: Path) -> None:
+    done = cli("weights", str(coins_file), "--lookback", "60", "--json")
+    assert set(json.loads(done.stdout)) == {"A", "B", "C"}
+    assert done.stderr.splitlines() == [
+        "Left out: E (stablecoin), F (short)",
+        "Kept, with a warning: D (ended)",
+        f"`portfolio-research data check {coins_file}` says why.",
+        "No price on 2024-02-04, so no weight: D",
+    ]
+    assert "Left out: E" in cli("backtest", str(coins_file), "--json").stderr
+    assert cli("weights", str(price_file), "--lookback", "100").stderr == ""
 
 
 def test_a_bad_option_ends_with_2(cli) -> None:

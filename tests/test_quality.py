@@ -1,14 +1,24 @@
 """The data gate: each trap of real price tables rebuilt from its description, and no false alarm on real ones."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_research.config import ConfigError, DataError
-from portfolio_research.data import PeriodsPerYear, check_prices, infer_periods_per_year, sample_prices, to_returns
-from portfolio_research.faults import RULES, QualityPolicy, read_table
+from portfolio_research.config import ConfigError, DataError, Settings
+from portfolio_research.data import (
+    PeriodsPerYear,
+    check_prices,
+    infer_periods_per_year,
+    read_prices,
+    sample_prices,
+    to_returns,
+    with_periods,
+)
+from portfolio_research.faults import RULES, QualityPolicy, quality_from, read_table
 from portfolio_research.hrp import HierarchicalRiskParity
 from portfolio_research.quality import QualityReport, inspect_prices
 from portfolio_research.research_plots import plot_availability
@@ -202,6 +212,17 @@ def test_a_wrong_print_is_a_jump_and_not_two_redenominations() -> None:
     report = inspect_prices(prices)
     assert rules(report) == {"jump"} and not report.ok
     assert one(report.__class__(**{**vars(report), "findings": report.findings.query("asset == 'ADA'")}), "jump")["rows"] == 2
+
+
+def test_trimming_leaves_no_jump_inside() -> None:
+    prices = market()
+    prices.iloc[200, 2] *= 50
+    prices.iloc[np.arange(100, 140, 3), 3] *= 50
+    prices.iloc[450, 3] /= 50
+    clean = inspect_prices(prices, policy={"jump": "trim", "redenomination": "trim"}).clean()
+    moves = np.abs(np.log(clean).diff()).max()
+    assert (moves < np.log(4)).all()
+    assert clean.notna().sum().tolist() == [500, 500, 299, 100]  # of many prints, all between is left out
 
 
 @pytest.mark.parametrize("factor", [4.92, 0.16, 5.9, 9.0])
@@ -415,7 +436,7 @@ def test_all_findings_are_listed_and_many_of_one_kind_are_one() -> None:
     report = inspect_prices(prices)
     assert {"impossible", "redenomination", "hole"} <= rules(report)
     many = report.findings[report.findings["asset"] == "A"].query("rule == 'impossible'")
-    assert len(many) == 1 and "167 such places" in many["message"].iloc[0]
+    assert len(many) == 1 and "the first of 167 such places" in many["message"].iloc[0] and many["rows"].iloc[0] == 167
     with pytest.raises(DataError) as caught:
         report.clean()
     for words in ("BTC on 2021-01-11", "ETH on 2021-01-31", "A from 2021-01-01"):
@@ -429,6 +450,46 @@ def test_a_policy_knows_its_rules() -> None:
     with pytest.raises(ConfigError, match="order cannot drop; choose from refuse, keep"):
         inspect_prices(market(), policy={"order": "drop"})
     assert all(rule.action in rule.allowed and rule.severity in ("error", "warning", "info") for rule in RULES.values())
+
+
+def test_a_configuration_says_what_is_known_and_what_the_optimiser_takes_care_of() -> None:
+    data = {"quality": {"hole": "drop"}, "accept": ["LUNA 2022-05-13"], "min_history": 30}
+    optimizer = {"treat_as_cash": ["USDT"], "merge_correlated": 0.999}
+    policy = quality_from(Settings(data=data, portfolio={"optimizer": optimizer}))
+    assert (policy.action("hole", "X"), policy.action("twin", "X"), policy.min_history) == ("drop", "keep", 30)
+    assert policy.action("stablecoin", "USDT") == policy.action("redenomination", "LUNA", "2022-05-13") == "keep"
+    assert quality_from(Settings()) == QualityPolicy(accept=[])
+    with pytest.raises(ConfigError, match="data.accept has 'LUNA'"):
+        quality_from(Settings(data={"accept": ["LUNA"]}))
+
+
+def test_only_what_is_asked_for_is_looked_at() -> None:
+    prices = market()
+    prices["XLM"] *= np.where(np.arange(500) < 300, 1, 50)
+    report = inspect_prices(prices, assets=["ETH", "BTC"])
+    assert report.ok and list(report.clean()) == ["BTC", "ETH"]
+    with pytest.raises(ConfigError, match="no DOGE; there is BTC, ETH"):
+        inspect_prices(prices, assets=["BTC", "DOGE"])
+
+
+def test_notes_are_short() -> None:
+    prices = market(names=[*COINS, *(f"A{i}" for i in range(6)), "USDT"])
+    prices["USDT"], prices.iloc[400:, 4:10] = 1.0001, np.nan
+    report = inspect_prices(prices.assign(USDT=1 + np.random.default_rng(0).normal(0, 1e-3, 500)))
+    assert report.notes == ["Left out: USDT (stablecoin)", "Kept, with a warning: A0, A1, A2, A3 and 2 more (ended)"]
+    assert inspect_prices(market()).notes == []
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    dirty = tmp_path / "dirty.csv"
+    dirty.write_text("date,BTC,ETH\n2024-01-01,1,2\n2024-01-01T05:00Z,x,2\nsoon,1,2\n2024-01-04,1,-2\n2024-01-03,1,\n")
+    assert rules(inspect_prices(read_prices(dirty))) >= {"dates", "time_zone", "order", "text", "impossible"}
+    long = market(100).rename_axis(columns="Symbol").stack().rename("Close").reset_index().assign(volume=5)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    pd.testing.assert_frame_equal(inspect_prices(read_prices(tmp_path / "long.csv")).clean()[COINS], market(100),
+                                  check_freq=False, rtol=1e-14)
+    with pytest.raises(DataError, match="no price file"):
+        read_prices(tmp_path / "none.csv")
 
 
 def test_accepting_one_finding_keeps_the_rule_for_all_others() -> None:
@@ -499,6 +560,12 @@ def test_periods_are_never_guessed(rows: list[int]) -> None:
     dates = pd.date_range("2024-01-01", periods=400, tz="UTC")[rows]
     with pytest.raises(DataError, match="give periods_per_year"):
         infer_periods_per_year(dates)
+
+
+def test_periods_fill_a_gap_in_the_configuration_only() -> None:
+    assert with_periods(Settings(), 252.0).periods_per_year == 252
+    given = Settings(portfolio={"analytics": {"periods_per_year": 100}})
+    assert with_periods(given, 252.0).periods_per_year == 100 and with_periods(Settings(), None) == Settings()
 
 
 # ---------------------------------------------------------------- real tables

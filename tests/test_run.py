@@ -179,6 +179,10 @@ def test_fresh_begins_again_and_keeps_the_old_folder(run: Callable[..., Running]
     old = tmp_path / "home" / "main"
     old.mkdir(parents=True)
     (old / "memory.txt").write_text("precious")
-    again = run("--fresh", "--prices", "nowhere.csv")
+    refused = run("--fresh", "--prices", "nowhere.csv")
+    assert refused.process.wait(60) == 2 and (old / "memory.txt").exists(), "prices that are refused move nothing away"
+    few = tmp_path / "few.csv"
+    few.write_text("date,A,B\n2024-01-01,1,2\n2024-01-02,2,3\n2024-01-03,2,4\n")
+    again = run("--fresh", "--prices", str(few))
     again.process.wait(60)
     assert [p.read_text() for p in (tmp_path / "home").glob("main.*/memory.txt")] == ["precious"]

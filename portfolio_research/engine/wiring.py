@@ -17,13 +17,15 @@ from portfolio_research.alerts import AlertType, Evaluation, Notice, Rule, Sever
 from portfolio_research.analytics import PortfolioAnalytics
 from portfolio_research.config import ConfigError, DataError, DataSettings, Settings, portfolio_home, store_url
 from portfolio_research.costs import costs_from
-from portfolio_research.data import check_prices, load_episodes, load_prices, sample_prices
+from portfolio_research.data import check_prices, load_episodes, read_prices, sample_prices
+from portfolio_research.faults import quality_from
 from portfolio_research.handlers import configured_handlers
 from portfolio_research.market.candles import HyperliquidCandles
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.hyperliquid import HyperliquidFeed
 from portfolio_research.market.protocol import Feed
 from portfolio_research.monitor import PortfolioMonitor
+from portfolio_research.quality import QualityReport, inspect_prices
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.simulation import SIMULATED, simulate_prices
 from portfolio_research.store import Store, ledger
@@ -80,7 +82,10 @@ def make_feed(settings: Settings) -> Feed:
     data = settings.data
     if data.source == "hyperliquid":
         return _hyperliquid(settings)
-    prices = check_prices(_chosen(recorded_prices(data), settings.portfolio.assets))
+    if data.source == "csv":
+        prices = _from_file(settings)
+    else:
+        prices = check_prices(_chosen(recorded_prices(data), settings.portfolio.assets))
     start, live_from = _span(settings, prices)
     named = {
         "sample": "20 US large caps, daily closes (bundled sample)",
@@ -91,10 +96,8 @@ def make_feed(settings: Settings) -> Feed:
 
 
 def recorded_prices(data: DataSettings) -> pd.DataFrame:
-    """The prices of a source that is not live."""
-    if data.source == "simulated":
-        return simulate_prices(data.days, seed=data.seed)
-    return sample_prices() if data.source == "sample" else load_prices(str(data.path))
+    """The prices that need no file and no venue."""
+    return simulate_prices(data.days, seed=data.seed) if data.source == "simulated" else sample_prices()
 
 
 def told_from(feed: Feed) -> datetime | None:
@@ -164,6 +167,25 @@ def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], so
         history=wanted.rebalancing.lookback,  # the returns on which the shown risk rests
         dashboard_url=f"http://{dashboard.host}:{dashboard.port}/" if dashboard.enabled else "",
     )
+
+
+def inspect_file(settings: Settings) -> QualityReport:
+    """The data gate's report on the price file, of the assets that the portfolio may hold."""
+    raw, policy = read_prices(str(settings.data.path)), quality_from(settings)
+    try:
+        return inspect_prices(raw, policy=policy, assets=settings.portfolio.assets)
+    except ConfigError as error:
+        raise ConfigError(f"portfolio.{error}") from None
+
+
+def _from_file(settings: Settings) -> pd.DataFrame:
+    """What the gate lets through; one that ended could be neither bought nor sold, so it is refused here."""
+    try:
+        prices = inspect_file(settings).clean()
+        wanted = [asset for asset in settings.portfolio.assets if asset in prices.columns]
+        return check_prices(prices[wanted] if wanted else prices)
+    except DataError as error:
+        raise DataError(f"{settings.data.path}: {error}") from None
 
 
 def _chosen(prices: pd.DataFrame, assets: list[str]) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from portfolio_research.alerts import Severity
 from portfolio_research.config import ConfigError, DataError, Settings
 from portfolio_research.costs import costs_from
-from portfolio_research.data import to_returns
+from portfolio_research.data import to_returns, with_periods
 from portfolio_research.metrics import REGISTRY
 from portfolio_research.performance_plots import plot_attribution, plot_stress
 from portfolio_research.plots import Chart, plot_equity, plot_risk_contributions, plot_weights
@@ -108,7 +108,7 @@ class RebalancingReport:
                 alerts=_alerts(conn, name, day),
                 past=[r for r in rebalances(conn, name) if r.slot <= day],
                 record=Record(
-                    settings=settings,
+                    settings=with_periods(settings, computed[1].get("periods_per_year") if computed else None),
                     closes=closes,
                     fills=earlier,
                     equity=lived["equity"],

@@ -24,6 +24,7 @@ from portfolio_research import (
     current_regime,
     detect_regime,
     headline,
+    inspect_prices,
     load_episodes,
     markov_regime,
     sample_prices,
@@ -40,6 +41,13 @@ def market(assets: int, days: int = 1000) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     common = rng.normal(0, 0.01, (days, 1))
     return pd.DataFrame(common + rng.normal(0, 0.02, (days, assets)), columns=[f"A{i}" for i in range(assets)])
+
+
+def grown(assets: int, days: int) -> pd.DataFrame:
+    """Daily prices of assets that were listed one after the other."""
+    index = pd.date_range("2018-01-01", periods=days, tz="UTC")
+    prices = 100 * np.exp(market(assets, days).cumsum()).set_axis(index)
+    return prices.mask(np.arange(days)[:, None] < np.linspace(0, days - 200, assets).astype(int))
 
 
 def judged() -> dict[str, Callable[[], object]]:
@@ -74,6 +82,7 @@ def paths() -> dict[str, Callable[[], object]]:
     """Everything that is timed, by what a user would call it."""
     prices = sample_prices().iloc[-800:]
     returns = to_returns(prices).iloc[1:]
+    ragged = grown(200, 2738)
     fits = {f"fit HRP, {n} assets x 1000 days": market(n) for n in (20, 100, 500)}
     return {
         **{name: lambda data=data: HierarchicalRiskParity().fit(data) for name, data in fits.items()},
@@ -81,6 +90,7 @@ def paths() -> dict[str, Callable[[], object]]:
         "all metrics, 20 assets x 799 days": lambda: report(returns, periods_per_year=252),
         "walk-forward, 548 fits of 20 assets": lambda: walk_forward(prices, lookback=252),
         "bot's rules, 43 bars of 20 assets": lambda: walk_forward(prices, policy=Policy(), start=prices.index[-43]),
+        "data gate, 200 assets x 2738 days": lambda: inspect_prices(ragged).clean(),
         **judged(),
     }
 
