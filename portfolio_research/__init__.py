@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         Settings,
         StoreError,
         VenueError,
-        load_settings,
     )
     from .content import content_hash
     from .costs import Costs, Liquidity
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
     from .regimes import correlation_regime, current_regime, detect_regime, markov_regime, trend_regime
     from .research_plots import plot_availability
     from .risk import correlation_change, portfolio_risk
+    from .settings import load_settings
     from .shortfall import implementation_shortfall
     from .significance import bootstrap_intervals, deflated_sharpe, headline
     from .simulation import (
@@ -204,8 +204,7 @@ _HOMES = {  # where each public name lives
     "brinson": "brinson_fachler",
     "budget": "RiskBudget risk_budget",
     "calendars": "check_rows",
-    "config": "AlertError ConfigError DataError OptimizationError PortfolioError StoreError VenueError"
-    " Settings load_settings",
+    "config": "AlertError ConfigError DataError OptimizationError PortfolioError Settings StoreError VenueError",
     "content": "content_hash",
     "costs": "Costs Liquidity",
     "dashboard.manager": "DashboardManager",
@@ -231,6 +230,7 @@ _HOMES = {  # where each public name lives
     "regimes": "correlation_regime current_regime detect_regime markov_regime trend_regime",
     "research_plots": "plot_availability",
     "risk": "correlation_change portfolio_risk",
+    "settings": "load_settings",
     "shortfall": "implementation_shortfall",
     "significance": "bootstrap_intervals deflated_sharpe headline",
     "simulation": "ScriptedEpisode simulate_funding simulate_prices simulate_turnover stylized_facts",

@@ -32,11 +32,10 @@ from portfolio_research.config import (
     PortfolioError,
     Settings,
     StoreError,
-    load_settings,
     portfolio_home,
     store_url,
-    to_yaml,
 )
+from portfolio_research.settings import load_settings, to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

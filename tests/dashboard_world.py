@@ -12,8 +12,9 @@ from pathlib import Path
 from sqlalchemy import insert, update
 
 from portfolio_research.alerts import AlertState, AlertType, Severity, fingerprint
-from portfolio_research.config import Settings, load_settings, store_url
+from portfolio_research.config import Settings, store_url
 from portfolio_research.data import sample_prices
+from portfolio_research.settings import load_settings
 from portfolio_research.store import Store, ledger, schema, telemetry
 from portfolio_research.store.encoding import to_json, to_text
 

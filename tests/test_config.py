@@ -11,15 +11,17 @@ from portfolio_research.config import (
     OptimizerSettings,
     PortfolioError,
     Settings,
-    check_environment,
-    load_settings,
     portfolio_home,
-    read_yaml,
-    setting_keys,
     store_url,
-    to_yaml,
 )
 from portfolio_research.hrp import HierarchicalRiskParity
+from portfolio_research.settings import (
+    check_environment,
+    load_settings,
+    read_yaml,
+    setting_keys,
+    to_yaml,
+)
 from portfolio_research.tree import LINKAGES
 
 

@@ -17,8 +17,9 @@ import pytest
 from dashboard_server import free_port
 from dashboard_world import World, settings_at
 
-from portfolio_research.config import AlertError, ConfigError, PortfolioError, load_settings
+from portfolio_research.config import AlertError, ConfigError, PortfolioError
 from portfolio_research.dashboard.manager import DashboardManager
+from portfolio_research.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,7 @@ def test_the_dashboard_does_not_outlive_a_killed_parent(world: World) -> None:
     port = world.settings.dashboard.port
     code = f"""
         import time
-        from portfolio_research.config import load_settings
+        from portfolio_research.settings import load_settings
         from portfolio_research.dashboard.manager import DashboardManager
         manager = DashboardManager(load_settings(dashboard={{"port": {port}}}))
         manager.start()

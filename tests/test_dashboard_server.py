@@ -23,10 +23,11 @@ from dashboard_world import World, settings_at
 from tornado.httpclient import HTTPRequest
 
 from portfolio_research.alerts import AlertType, Severity
-from portfolio_research.config import ConfigError, DashboardSettings, StoreError, load_settings, portfolio_home
+from portfolio_research.config import ConfigError, DashboardSettings, StoreError, portfolio_home
 from portfolio_research.dashboard import access, live, pages
 from portfolio_research.dashboard.access import address
 from portfolio_research.dashboard.server import open_port
+from portfolio_research.settings import load_settings
 from portfolio_research.store import Store
 
 

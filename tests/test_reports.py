@@ -17,13 +17,14 @@ import nbformat
 import papermill
 import pytest
 
-from portfolio_research.config import ConfigError, DataError, Settings, StoreError, load_settings, to_yaml
+from portfolio_research.config import ConfigError, DataError, Settings, StoreError
 from portfolio_research.data import sample_prices
 from portfolio_research.reports import runner
 from portfolio_research.reports.content import RebalancingReport, _table
 from portfolio_research.reports.runner import ReportError, report_folder, run_report
 from portfolio_research.reports.schedule import ReportSchedule
 from portfolio_research.risk import portfolio_risk
+from portfolio_research.settings import load_settings, to_yaml
 from portfolio_research.store import Store
 from portfolio_research.store.ledger import rebalances
 from portfolio_research.store.paths import notebook_path

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from portfolio_research.__main__ import app
 from portfolio_research.alerts import Evaluation, evaluate
-from portfolio_research.config import Settings, load_settings, to_yaml
+from portfolio_research.config import Settings
 from portfolio_research.engine import wiring
 from portfolio_research.engine.bot import HyperliquidTradingBot
 from portfolio_research.handlers import _mail, _slack
@@ -20,6 +20,7 @@ from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.monitor import PortfolioMonitor
 from portfolio_research.reports import runner
 from portfolio_research.reports.content import RebalancingReport
+from portfolio_research.settings import load_settings, to_yaml
 from portfolio_research.simulation import simulate_prices
 from portfolio_research.store import Store
 from portfolio_research.store.snapshot import build_snapshot

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_hex
 
-from portfolio_research.config import SECRETS, ConfigError, Settings
+from portfolio_research.config import ConfigError, Settings
+from portfolio_research.settings import SECRETS
 
 TOKEN_BYTES = 24
 

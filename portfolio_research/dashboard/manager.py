@@ -21,11 +21,10 @@ from portfolio_research.config import (
     ConfigError,
     PortfolioError,
     Settings,
-    load_settings,
     portfolio_home,
-    to_yaml,
 )
 from portfolio_research.dashboard.access import address, check_address, ensure_token, without_secrets
+from portfolio_research.settings import load_settings, to_yaml
 
 START_SECONDS = 60.0  # a loaded machine with two cores needs 15
 STOP_SECONDS = 15.0

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from portfolio_research.config import SECRETS, PortfolioError, Settings, portfolio_home, store_url, to_yaml
+from portfolio_research.config import PortfolioError, Settings, portfolio_home, store_url
 from portfolio_research.reports.page import to_html
+from portfolio_research.settings import SECRETS, to_yaml
 from portfolio_research.simulation import SIMULATED
 from portfolio_research.store import Store
 from portfolio_research.store.paths import notebook_path
