@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from portfolio_research.market.funding import HyperliquidFunding
     from portfolio_research.quality import QualityReport
     from portfolio_research.store.outbox import StoreSink
-    from portfolio_research.trials import Judgement
+    from portfolio_research.trials import TrialLedger
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -400,9 +400,10 @@ def backtest(
     from portfolio_research.metrics import report as metrics_report
     from portfolio_research.rebalancing import policy_from
     from portfolio_research.targets import optimizer_from
+    from portfolio_research.trials import judge
 
     frame, settings = _prices(_settings(config, data=_source(prices)))
-    p, counted = settings.portfolio, _Counted(settings)
+    p, year, trials = settings.portfolio, settings.periods_per_year, _trials(settings)
     runs = compare(
         frame,
         {"hrp": optimizer_from(settings)},
@@ -413,10 +414,11 @@ def backtest(
         lookback=p.rebalancing.lookback,
         capital=p.capital,
         progress=err.is_terminal,
-        trials=counted,
+        trials=trials,
+        periods_per_year=year,
     )
-    result, judged = runs["hrp"], counted.judged()
-    year, rate = settings.periods_per_year, p.analytics.risk_free_rate
+    result, rate = runs["hrp"], p.analytics.risk_free_rate
+    judged = judge(trials, result.trial, periods_per_year=year)
     held = runs["bought and held"].returns
     table = {
         name: metrics_report(run.returns, held, periods_per_year=year, risk_free_rate=rate) for name, run in runs.items()
@@ -438,25 +440,13 @@ def backtest(
     out.print(judged.line(), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Counted:
-    """The trials of a portfolio, for a back-test that does not know how many periods its year has."""
+def _trials(settings: Settings) -> TrialLedger:
+    """The ledger in which every back-test for this portfolio is counted."""
+    from portfolio_research.trials import TrialLedger
 
-    def __init__(self, settings: Settings) -> None:
-        from portfolio_research.trials import TrialLedger
-
-        home = portfolio_home(settings)
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.ledger, self.year, self.newest = TrialLedger(home / "trials.jsonl"), settings.periods_per_year, ""
-
-    def record(self, **trial: Any) -> str:
-        self.newest = self.ledger.record(**trial, periods_per_year=self.year)
-        return self.newest
-
-    def judged(self) -> Judgement:
-        """The newest trial among all on its prices."""
-        from portfolio_research.trials import judge
-
-        return judge(self.ledger, self.newest, periods_per_year=self.year)
+    home = portfolio_home(settings)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return TrialLedger(home / "trials.jsonl")
 
 
 def _metric_table(table: dict[str, pd.Series[float]], title: str) -> Table:

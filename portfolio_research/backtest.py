@@ -7,7 +7,7 @@ __all__ = ['REGIME_HISTORY', 'BacktestResult', 'market_regime', 'Terms', 'Trials
 
 # %% ../nbs/22_backtest.ipynb #862fbc36
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import numpy as np
@@ -18,7 +18,7 @@ from .bookkeeping import Book, Journal, Market, market_of, trade_always, valued
 from .calendars import check_rows
 from .config import ConfigError, DataError
 from .costs import Costs, Liquidity, trade_costs
-from .data import Array, check_prices, to_returns
+from .data import Array, check_prices, infer_periods_per_year, to_returns
 from .metrics import report
 from .positions import Position, Positions
 from .rebalancing import Decision, Policy, covariance_for, decide, drift_multiples
@@ -26,6 +26,11 @@ from .regimes import current_regime
 from .targets import EqualWeight, InverseVariance, TargetPath, target_path
 
 # %% ../nbs/22_backtest.ipynb #e02e9db8
+def _year(index: pd.Index, periods_per_year: float | None) -> float:
+    "Periods per year, from the dates where nobody gives them."
+    return infer_periods_per_year(pd.DatetimeIndex(index)) if periods_per_year is None else periods_per_year
+
+# %% ../nbs/22_backtest.ipynb #5f818869
 @dataclass(frozen=True, slots=True)
 class BacktestResult:
     "Net asset value and trades of a back-test."
@@ -40,6 +45,8 @@ class BacktestResult:
     deposits: "pd.Series[float]" = field(repr=False)  # paid in, per row (negative: taken out); quote currency
     universe: pd.DataFrame = field(repr=False)  # whether an asset takes part, one row per check
     decisions: "pd.Series[Any]" = field(repr=False)  # a `Decision` for each check at which a policy was asked
+    periods_per_year: float | None = field(default=None, repr=False)  # None: what the dates say
+    trial: str = field(default="", repr=False)  # its hash in the ledger in which it was counted
 
     @property
     def returns(self) -> "pd.Series[float]":
@@ -56,8 +63,8 @@ class BacktestResult:
 
     @property
     def metrics(self) -> "pd.Series[float]":
-        "Every metric of the registry at 365 periods per year and no risk-free rate; `metrics.report` offers others."
-        found: pd.Series[float] = report(self.returns)
+        "Every metric of the registry, without a risk-free rate; `metrics.report` offers others."
+        found: pd.Series[float] = report(self.returns, periods_per_year=_year(self.nav.index, self.periods_per_year))
         return found
 
     def plot(self, others: "Mapping[str, BacktestResult] | None" = None) -> Any:
@@ -220,6 +227,7 @@ class Terms(TypedDict, total=False):
     deposits: "pd.Series[float]"  # paid in (negative: taken out) by date, quote currency; default none
     cash_rate: float  # earned by cash per row; default 0
     delisting_return: float  # of an asset after its last price, in (-1, 0]; default 0
+    periods_per_year: float  # of metrics and ledger; default what the dates say
 
 # %% ../nbs/22_backtest.ipynb #0fa19831
 def _decides(terms: Terms) -> bool:
@@ -257,7 +265,7 @@ def _nav(equity: Array, flows: Array, capital: float) -> Array:
 
 # %% ../nbs/22_backtest.ipynb #0e054114
 def _result(prices: pd.DataFrame, path: TargetPath, journal: Journal, market: Market, capital: float,
-            decisions: Mapping[pd.Timestamp, Decision]) -> BacktestResult:
+            decisions: Mapping[pd.Timestamp, Decision], year: float | None) -> BacktestResult:
     "Arrays as labelled frames."
     first, columns, checks = int(path.rows[0]), prices.columns, prices.index[path.rows]
     equity, funding = valued(market, journal, first, capital)
@@ -270,6 +278,7 @@ def _result(prices: pd.DataFrame, path: TargetPath, journal: Journal, market: Ma
         funding=pd.Series(funding, index, name="funding"), deposits=pd.Series(flows, index, name="deposits"),
         universe=pd.DataFrame(path.universe, checks, columns),
         decisions=pd.Series(list(decisions.values()), pd.DatetimeIndex(list(decisions), tz="UTC"), dtype=object),
+        periods_per_year=year,
     )
 
 # %% ../nbs/22_backtest.ipynb #851659d1
@@ -303,7 +312,7 @@ def _run(prices: pd.DataFrame, path: TargetPath, terms: Terms) -> BacktestResult
     else:
         waited = market.growth[rows[0]] / market.growth[first]  # interest until the first trade
         journal = trade_always(market, rows, path.weights[: len(rows)], flat.cost, capital * waited)
-    return _result(prices, path, journal, market, capital, decided.decisions if decided else {})
+    return _result(prices, path, journal, market, capital, decided.decisions if decided else {}, terms.get("periods_per_year"))
 
 # %% ../nbs/22_backtest.ipynb #86547b66
 def _in_utc(prices: pd.DataFrame) -> pd.DataFrame:
@@ -341,8 +350,9 @@ def _first_row(prices: pd.DataFrame, lookback: int, start: str | pd.Timestamp | 
 class Trials(Protocol):
     "Whoever counts back-tests, such as `TrialLedger`."
 
-    def record(self, *, name: str, params: Mapping[str, Any], data: pd.DataFrame, returns: "pd.Series[float]") -> str:
-        "Note one."
+    def record(self, *, name: str, params: Mapping[str, Any], data: pd.DataFrame, returns: "pd.Series[float]",
+               periods_per_year: float) -> str:
+        "Note one and return its hash."
 
 # %% ../nbs/22_backtest.ipynb #64ab4ac1
 def walk_forward(
@@ -355,20 +365,24 @@ def walk_forward(
     min_history: int | None = None,  # returns an asset needs in the window; default all
     trials: Trials | None = None,  # ledger in which the run is counted
     progress: bool = True,  # a bar where it takes longer than a moment
-    **terms: Unpack[Terms],  # cost, band, policy, costs, volume, execution, capital, funding, deposits, cash_rate, delisting_return
+    **terms: Unpack[Terms],  # cost, band, policy, costs, capital, funding and the others of `Terms`
 ) -> BacktestResult:  # nav from the first check on
     "Re-estimate and rebalance along history."
     _check_terms(terms)
     prices = _in_utc(prices)
     first = _first_row(prices, lookback, start)
     rows = check_rows(pd.DatetimeIndex(prices.index), step, first=first)
+    if trials is not None:  # better now than after a long run
+        terms["periods_per_year"] = _year(prices.index, terms.get("periods_per_year"))
     path = target_path(prices, rows, estimator, lookback=lookback, min_history=min_history, progress=progress)
     result = _run(prices, path, terms)
-    if trials is not None:
-        said = {"lookback": lookback, "step": step, "start": start, "min_history": min_history, **terms}
-        params = {"estimator": path.model, **said}
-        trials.record(name=type(path.model).__name__, params=params, data=prices, returns=result.returns)
-    return result
+    if trials is None:
+        return result
+    said = {"lookback": lookback, "step": step, "start": start, "min_history": min_history, **terms}
+    del said["periods_per_year"]  # no part of what was tried
+    trial = trials.record(name=type(path.model).__name__, params={"estimator": path.model, **said}, data=prices,
+                          returns=result.returns, periods_per_year=terms["periods_per_year"])
+    return replace(result, trial=trial)
 
 # %% ../nbs/22_backtest.ipynb #e54ff309
 def _given(prices: pd.DataFrame, targets: pd.DataFrame) -> TargetPath:
@@ -392,7 +406,7 @@ def _given(prices: pd.DataFrame, targets: pd.DataFrame) -> TargetPath:
 def follow(
     prices: pd.DataFrame,  # one column per asset; NaN before a listing and after an end
     targets: pd.DataFrame,  # weights, one row per check, dates of the prices; what is missing to 1 is cash
-    **terms: Unpack[Terms],  # cost, band, policy, costs, volume, execution, capital, funding, deposits, cash_rate, delisting_return
+    **terms: Unpack[Terms],  # cost, band, policy, costs, capital, funding and the others of `Terms`
 ) -> BacktestResult:  # nav from the first row of targets on
     "What given targets would have made."
     prices = _in_utc(prices)

@@ -22,10 +22,11 @@ from portfolio_research.costs import Costs, Liquidity, trade_costs
 from portfolio_research.covariance import DenoisedCovariance, DetonedCovariance, EWMACovariance
 from portfolio_research.data import sample_prices, to_returns
 from portfolio_research.hrp import HierarchicalRiskParity
-from portfolio_research.metrics import REGISTRY
+from portfolio_research.metrics import REGISTRY, report
 from portfolio_research.rebalancing import Policy, as_positions, covariance_for, decide
 from portfolio_research.regimes import current_regime
-from portfolio_research.targets import optimizer_from, refit, target_path
+from portfolio_research.targets import InverseVariance, optimizer_from, refit, target_path
+from portfolio_research.trials import TrialLedger
 
 ROOT = Path(__file__).parents[1]
 
@@ -460,6 +461,20 @@ def test_report_has_every_metric_and_the_first_cost() -> None:
     assert result.returns.iloc[0] == pytest.approx(-0.01)
     assert set(result.metrics.index) == set(REGISTRY)
     assert result.metrics["total_return"] == pytest.approx(result.nav.iloc[-1] - 1)
+
+
+def test_annual_numbers_keep_the_calendar_of_the_dates_or_that_of_the_caller(tmp_path: Path) -> None:
+    stocks, ledger = sample_prices().loc["2019":"2020"], TrialLedger(tmp_path / "trials.jsonl")
+    result = walk_forward(stocks, InverseVariance(), lookback=60, trials=ledger)
+    pd.testing.assert_series_equal(result.metrics, report(result.returns, periods_per_year=252))
+    assert ledger.table().loc[result.trial, "periods_per_year"] == 252
+    given = walk_forward(stocks, InverseVariance(), lookback=60, periods_per_year=365, trials=ledger)
+    pd.testing.assert_series_equal(given.metrics, report(result.returns, periods_per_year=365))
+    assert given.trial == result.trial and len(ledger) == 1  # the same trial, however it is annualised
+    ragged = stocks.iloc[np.cumsum(1 + np.arange(120) % 3)]
+    with pytest.raises(DataError, match="keep no calendar.*give periods_per_year"):
+        walk_forward(ragged, InverseVariance(), lookback=60, trials=ledger)
+    assert walk_forward(ragged, InverseVariance(), lookback=60, periods_per_year=120).metrics["volatility"] > 0
 
 
 def test_regime_of_the_market_uses_three_years_at_most() -> None:

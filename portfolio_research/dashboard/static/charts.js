@@ -47,7 +47,7 @@ export function performance(plotly, node, snapshot) {
       hovertemplate: "drawdown %{y:.1%}<extra></extra>" },
   ].map((trace) => ({ type: "scatter", mode: "lines", ...trace }));
   const layout = {
-    ...base(node), margin: { l: 8, r: 10, t: 8, b: 8 }, hovermode: "x unified",
+    ...base(node), margin: { l: 8, r: 10, t: 8, b: 40 }, hovermode: "x unified",
     xaxis: { ...axis, anchor: "y2", type: "date", showgrid: false, hoverformat: "%-d %b %Y", nticks: node.clientWidth < 500 ? 4 : 8 },
     yaxis: { ...axis, domain: [0.36, 1], tickformat: "~s", nticks: 6, tickprefix: quote === "USD" ? "$" : "" },
     yaxis2: { ...axis, domain: [0, 0.28], tickformat: ".0%", nticks: 4, range: [reach, 0.002] },

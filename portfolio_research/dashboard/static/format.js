@@ -98,3 +98,4 @@ export function interval(low, high, unit) {
 
 export const words = (text) => String(text ?? "").replaceAll("_", " ");
 export const capital = (text) => words(text).replace(/^./, (first) => first.toUpperCase());
+export const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;

@@ -1,7 +1,7 @@
 /* The sections of the page. Each is { root, update(snapshot) }; an update patches what changed and nothing else. */
 import { attr, follow, h, panel, show, svg, table, text } from "./dom.js";
 import { PALETTE } from "./charts.js";
-import { arrow, capital, clock, day, interval, metric, money, NONE, number, percent, signed, size, tone, words } from "./format.js";
+import { arrow, capital, clock, day, interval, metric, money, NONE, number, percent, sentence, signed, size, tone, words } from "./format.js";
 
 /* On a card, cents only where they can be read */
 const brief = (value, quote) => money(value, quote, Math.abs(value) < 1e5 ? 2 : 0);
@@ -336,7 +336,7 @@ export function rebalancing() {
       if (decided) {
         text(verdict, `${plan.rebalance ? "Rebalance" : "Hold"}: ${plan.reason}`);
         attr(verdict, "data-rebalance", plan.rebalance ? "yes" : "no");
-        text(notes, (plan.notes ?? []).join(" "));
+        text(notes, (plan.notes ?? []).map(sentence).join(" "));
         show(notes, (plan.notes ?? []).length > 0);
         const mode = plan.tolerance_mode && plan.tolerance_mode !== "absolute" ? ` (${plan.tolerance_mode.replace("_", "-")})` : "";
         text(facts, `Decided for ${day(plan.decided_at)} · tolerance ${percent(plan.tolerance)}${mode} in a ${plan.regime} volatility regime · estimated cost ${money(plan.estimated_cost, quote)}`);
