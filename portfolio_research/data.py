@@ -68,6 +68,8 @@ def _check_values(prices: pd.DataFrame, ended: bool) -> None:
         raise DataError(f"asset {text[0]} has values of type {prices[text[0]].dtype}; "
                         "prices are float64 (use astype('float64') when they are numbers)")
     values = prices.to_numpy()
+    if values.min() > 0 and values.max() < np.inf:  # NaN is neither
+        return
     absent = np.isnan(values)
     if absent.all(axis=0).any():
         raise DataError(f"asset {prices.columns[absent.all(axis=0)][0]} has no price at all; drop the column")
