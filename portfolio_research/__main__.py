@@ -107,7 +107,7 @@ def _inspected(settings: Settings, now: datetime | None = None) -> QualityReport
     return inspect_prices(raw, policy=quality_from(settings), now=now if data.source == "csv" else None)
 
 
-def _passed(report: QualityReport, settings: Settings) -> tuple[pd.DataFrame, Settings]:
+def _passed(report: QualityReport, settings: Settings, *, tell: bool = True) -> tuple[pd.DataFrame, Settings]:
     """What the gate lets through, after its warnings in a few lines; or the error that names all that it refuses."""
     from portfolio_research.data import with_periods
 
@@ -116,20 +116,20 @@ def _passed(report: QualityReport, settings: Settings) -> tuple[pd.DataFrame, Se
         prices = report.clean()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    for note in report.notes:
+    for note in report.notes if tell else ():
         _tell(escape(note))
-    if report.notes:
+    if report.notes and tell:
         _tell(escape(f"`portfolio-research data check {path}` says why."))
     return prices, with_periods(settings, report.periods_per_year)
 
 
-def _gated(settings: Settings) -> Settings:
+def _gated(settings: Settings, *, tell: bool = True) -> Settings:
     """Settings whose price file, if there is one, has passed the data gate."""
     if settings.data.source != "csv":
         return settings
     from portfolio_research.engine.wiring import inspect_file
 
-    return _passed(inspect_file(settings), settings)[1]
+    return _passed(inspect_file(settings), settings, tell=tell)[1]
 
 
 def _source(argument: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def run(
         dashboard={"port": port},
         data={"source": "csv" if prices else source, "path": str(prices) if prices else None},
     )
-    settings = _gated(settings)
+    settings = _gated(settings, tell=False)  # refused before anything is moved; the engine says what it was warned of
     raise typer.Exit(_run_both(settings, portfolio_home(settings), fresh=fresh))
 
 
@@ -559,7 +559,8 @@ def data_check(
     else:
         if len(report.findings):
             out.print(_findings_table(report, prices))
-        out.print(report.summary, markup=False, highlight=False, soft_wrap=True)
+        for line in (report.summary, *_ways_out(report)):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
     if figure:
         from portfolio_research.research_plots import plot_availability
 
@@ -575,15 +576,31 @@ def _findings_table(report: QualityReport, title: str) -> Table:
     table = Table(title=escape(title), show_lines=narrow)
     for column in ("", "asset") if narrow else ("", "asset", "when", "rule", "action"):
         table.add_column(column, no_wrap=column != "when")
-    table.add_column("finding", ratio=3)
+    table.add_column("finding", ratio=3, overflow="fold")
     if not narrow:
-        table.add_column("remedy", ratio=2)
+        table.add_column("remedy", ratio=2, overflow="fold")
     for f, when in zip(report.findings.itertuples(), report.when, strict=True):
         told = (f"{f.message}\n{when} {f.rule}, {f.action}; {f.remedy}".replace("\n ", "\n"),)
         wide = (when, f.rule, f.action, f.message, f.remedy)
         color = {"error": "bold red", "warning": "yellow"}.get(str(f.severity), "dim")
         table.add_row(f"[{color}]{f.severity}[/]", escape(str(f.asset)), *map(escape, map(str, told if narrow else wide)))
     return table
+
+
+def _ways_out(report: QualityReport) -> Iterator[str]:
+    """What can be written in the configuration about what is refused, where the file cannot be corrected."""
+    from portfolio_research.faults import RULES
+
+    refused = report.findings[report.findings["action"] == "refuse"]
+    named = refused[refused["asset"] != ""]
+    days = named["start"].dt.strftime("%Y-%m-%d").fillna(named["rule"])
+    known = [f"{asset} {day}" for asset, day in zip(named["asset"], days, strict=True)]
+    if known:
+        yield f"To keep what is known to be right: data.accept: [{', '.join(known[:3])}{', ...' * (len(known) > 3)}]"
+    for rule, assets in refused.groupby("rule", sort=False)["asset"]:
+        able = {"keep"} if assets.eq("").any() else {"drop", "trim", "keep"}
+        if other := [action for action in RULES[str(rule)].allowed if action in able]:
+            yield f"Not to refuse such findings: data.quality: {{{rule}: {' | '.join(other)}}}"
 
 
 def _report_json(report: QualityReport) -> dict[str, Any]:

@@ -166,17 +166,22 @@ def _read(path: Path) -> pd.DataFrame:
         return frame if isinstance(frame.index, pd.RangeIndex) else frame.rename_axis("date").reset_index()
     try:
         header = pd.read_csv(path, header=None, nrows=1, dtype="string").iloc[0].str.strip()
+        if len(header) == 1 and (sign := next((s for s in (";", "\t", "|") if s in str(header[0])), None)):
+            raise DataError(f"{path}: the columns are separated by {sign!r}; save it with commas, and points in the numbers")
         if header[header.duplicated()].notna().any():
             raise DataError(f"{path}: column {header[header.duplicated()].iloc[0]} is there twice; keep one")
         return pd.read_csv(path, dtype="string").set_axis(header.fillna(""), axis=1)
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path} is empty; it needs a header and one row per date") from error
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error}); save it as UTF-8 text with commas") from error
+        why = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as CSV ({why}); save it as UTF-8 text with commas") from error
 
 # %% ../nbs/01_data.ipynb #a1386a31
 def _table(path: Path) -> tuple[pd.DataFrame, str, str | None, str | None]:
     "The raw table of a price file, and which columns are date, asset and close; no asset and close: a wide table."
+    if path.is_dir():
+        raise DataError(f"{path.resolve()} is a folder; name the price file in it")
     if not path.is_file():
         raise DataError(f"there is no price file {path}; check the path (relative paths start at {Path.cwd()})")
     frame = _read(path)

@@ -43,6 +43,8 @@ RULES: dict[str, Rule] = {
     "redenomination": Rule("error", "refuse", _PLACE, "a jump beyond x10 or /10 from which the price does not come back"),
     "jump": Rule("error", "refuse", _PLACE, "a jump beyond x10 or /10 that comes back: a wrong print"),
     "relist": Rule("error", "refuse", _PLACE, "a hole with another price on its other side: perhaps another asset"),
+    "returns": Rule("error", "refuse", ("refuse",), "a fifth of the values or more are negative"),
+    "few": Rule("error", "refuse", ("refuse",), "fewer than two assets or two rows stay"),
     "future": Rule("error", "refuse", _TABLE, "a bar from after now"),
     "hole": Rule("warning", "trim", _PLACE, "prices missing inside a series"),
     "listing": Rule("warning", "trim", _PLACE, "a jump beyond x10 or /10 in the first bars of a listing"),
@@ -150,7 +152,7 @@ def _in_utc(labels: pd.Index) -> tuple[pd.DatetimeIndex, list[Finding]]:
     if bad := len(gone):
         row = int(gone[0])
         found.append(Finding("dates", "", None, None, bad, f"{labels[row]!r} in row {row + 1} is no date (as are {bad} of "
-                             f"{len(labels)})", "label the rows by date: 2024-01-31, or a DatetimeIndex in UTC"))
+                             f"{len(labels)})", "write ISO 8601: 2024-01-31, or 2024-01-31T05:00:00Z"))
     naive, foreign = zones.count(False), isinstance(labels, pd.DatetimeIndex) and str(labels.tz) not in ("UTC", "None")
     if foreign:
         found.append(Finding("time_zone", "", None, None, len(labels), f"the dates are in {labels.tz}",  # type: ignore[attr-defined]
@@ -183,7 +185,7 @@ def _doubled(days: pd.DatetimeIndex, asset: str, differ: int) -> Finding:
 def _backward(dates: pd.DatetimeIndex, asset: str) -> list[Finding]:
     "A finding if dates go back."
     at = np.flatnonzero(np.diff(dates.asi8) < 0) + 1
-    return [Finding("order", asset, dates[at[0]], dates[at[-1]], len(at), "the dates go back from "
+    return [Finding("order", asset, dates[at].min(), dates[at].max(), len(at), "the dates go back from "
                     f"{_day(dates[at[0] - 1])} to {_day(dates[at[0]])}", "sort the rows by date")] if len(at) else []
 
 # %% ../nbs/02_faults.ipynb #cbfc04fe

@@ -261,8 +261,8 @@ def _short(frame: pd.DataFrame, kept: _Flags, policy: QualityPolicy) -> Iterator
     "Assets with too little history; a table that is shorter itself says it once."
     least, counts = min(policy.min_history, len(frame)), kept.sum(axis=0)
     if least < policy.min_history:
-        yield Finding("rows", "", frame.index[0], frame.index[-1], least, f"{least} rows are fewer than min_history = "
-                      f"{policy.min_history}", "get a longer history")
+        yield Finding("rows", "", frame.index[0], frame.index[-1], least, f"{least} of the {policy.min_history} rows that "
+                      "min_history asks for", "get a longer history")
     for c in np.flatnonzero((counts < least) & (counts > 0)).tolist():
         own = frame.index[kept[:, c]]
         yield Finding("short", str(frame.columns[c]), own[0], own[-1], len(own), f"{len(own)} prices are fewer than "
@@ -375,9 +375,10 @@ def _summary(report: QualityReport) -> str:
     dates, n = report.prices.index, report.findings["severity"].value_counts()
     counts = [f"{n[w]} {w}{'s' if n[w] > 1 and w != 'info' else ''}" for w in ("error", "warning", "info") if w in n]
     share = report.kept.to_numpy().sum() / max(1, int(report.prices.notna().to_numpy().sum()))
+    stays, size = f"{share:.2%} of the prices stay; " if report.ok else "", report.prices.shape[1]
     span = f" from {_day(dates[0])} to {_day(dates[-1])}" if len(dates) else ""
-    return (f"{len(dates):,} rows x {report.prices.shape[1]} assets{span}: {'tradable' if report.ok else 'REFUSED'}, "
-            f"{', '.join(counts) or 'no findings'}; {share:.2%} of the prices stay; "
+    return (f"{len(dates):,} row{'s' * (len(dates) != 1)} x {size} asset{'s' * (size != 1)}{span}: "
+            f"{'tradable' if report.ok else 'REFUSED'}, {', '.join(counts) or 'no findings'}; {stays}"
             f"{report.periods_per_year or 'periods per year unknown'}")
 
 # %% ../nbs/03_quality.ipynb #a3e32f3b
@@ -391,9 +392,22 @@ def _html(report: QualityReport) -> str:
     return f"<p>{escape(report.summary)}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 # %% ../nbs/03_quality.ipynb #0b9038e5
+def _few_stay(frame: pd.DataFrame, kept: _Flags) -> Iterator[Finding]:
+    "Too little for a portfolio, be it in the table or after what is left out of it."
+    names, rows = [str(frame.columns[c]) for c in np.flatnonzero(kept.any(axis=0)).tolist()], int(kept.any(axis=1).sum())
+    if len(names) < 2:
+        yield Finding("few", "", None, None, rows, f"what stays is {', '.join(names) or 'no asset'}; a portfolio needs at least "
+                      "two assets", "give more assets, or keep what is left out (data.quality)")
+    elif rows < 2:
+        yield Finding("few", "", None, None, rows, "one row stays; a return needs at least two", "get a longer history")
+
+# %% ../nbs/03_quality.ipynb #a99fa7ca
 def _rules(frame: pd.DataFrame, text: _Flags, policy: QualityPolicy, volume: pd.DataFrame | None) -> list[Finding]:
     "What is wrong with the values."
     raw = frame.to_numpy()
+    if (below := int((raw < 0).sum())) > 0.2 * np.isfinite(raw).sum():
+        return [Finding("returns", "", frame.index[0], frame.index[-1], len(frame), f"{below:,} values are negative, as in a "
+                        "table of returns", "give prices: (1 + returns).cumprod()")]
     p = np.where(np.isfinite(raw) & (raw > 0), raw, np.nan)
     log = np.full(p.shape, np.nan)
     log[1:] = np.diff(np.log(p), axis=0)
@@ -403,21 +417,20 @@ def _rules(frame: pd.DataFrame, text: _Flags, policy: QualityPolicy, volume: pd.
         *_stable(frame, p, policy), *_twins(frame, log, policy), *_leveraged(frame), *_ends(frame, p),
     ]
 
-# %% ../nbs/03_quality.ipynb #a99fa7ca
+# %% ../nbs/03_quality.ipynb #4b1329b1
 def _times(dates: pd.DatetimeIndex, now: datetime | None) -> tuple[PeriodsPerYear | None, list[Finding]]:
     "How many periods a year has, and what is wrong with the dates."
-    found = list[Finding]()
+    found, year = list[Finding](), None
     try:
-        year = infer_periods_per_year(dates)
+        year = infer_periods_per_year(dates) if len(dates) > 2 else None  # of fewer rows there is worse to tell
     except DataError as error:
-        year = None
         found.append(Finding("irregular", "", None, None, len(dates), str(error).rpartition(";")[0],
                              "set portfolio.analytics.periods_per_year"))
     if len(dates) > 1:
         found += [*_calendar(dates), *(_against_now(dates, pd.Timestamp(now), year) if now is not None else ())]
     return year, found
 
-# %% ../nbs/03_quality.ipynb #4b1329b1
+# %% ../nbs/03_quality.ipynb #b6a112b1
 def inspect_prices(
     prices: pd.DataFrame,  # wide (a column per asset) or long (date, symbol, close), in whatever state
     *,
@@ -440,8 +453,10 @@ def inspect_prices(
     possible = frame.where(np.isfinite(raw) & (raw > 0))
     kept = _kept(possible, possible.to_numpy(), found, policy)
     found += _short(possible, kept, policy) if frame.size else ()
+    kept &= ~possible.columns.isin([f.asset for f in found if _action(f, policy) == "drop"])
+    if all(_action(f, policy) != "refuse" for f in found):
+        found += _few_stay(possible, kept)
     findings = _table_of(found, policy)
-    kept &= ~possible.columns.isin(findings.loc[findings["action"] == "drop", "asset"])
     table = pd.DataFrame(kept, index=frame.index, columns=frame.columns)
     return QualityReport(findings, _availability(possible, table, findings), year, possible, table)
 

@@ -269,6 +269,17 @@ def test_a_file_begins_where_its_lookback_ends(tmp_path: Path) -> None:
     assert (feed.start, feed.live_from) == (PRICES.index[60], PRICES.index[-1])
 
 
+def test_what_the_gate_did_to_a_file_stands_in_every_report(tmp_path: Path, store: Store) -> None:
+    stable = 1 + 0.001 * np.sin(np.arange(len(PRICES)))
+    wanted = csv_settings(tmp_path, PRICES.assign(USDT=stable))
+    feed = wiring.make_feed(wanted)
+    told = ("Left out: USDT (stablecoin)", "Kept, with a warning: the table (rows)")
+    assert isinstance(feed, ReplayFeed) and feed.notes == told
+    bot = HyperliquidTradingBot(wanted, feed=feed, store=store)
+    assert bot._report()["data_notes"] == list(told)
+    assert wiring.make_feed(Settings()).notes == ()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

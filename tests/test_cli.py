@@ -250,6 +250,7 @@ def test_data_check_of_the_sample_and_of_a_refused_file(cli, coins_file: Path, t
     prices.to_csv(coins_file)
     done = cli("data", "check", str(coins_file), expect=2)
     assert "redenomination" in done.stdout and "REFUSED" in done.stdout
+    assert "data.accept: [B 2023-07-20]" in done.stdout and "{redenomination: drop | trim | keep}" in done.stdout
     for command in (["weights", str(coins_file)], ["backtest", str(coins_file)], ["run", "--prices", str(coins_file)]):
         assert "B on 2023-07-20: x1" in cli(*command, expect=2).stderr
     (tmp_path / "config.yaml").write_text("data: {accept: [B 2023-07-20]}\n")

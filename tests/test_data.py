@@ -126,7 +126,7 @@ def test_any_single_bad_cell_is_found_and_named(rows: int, assets: int, draw: st
 # ------------------------------------------------------------------ files
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     file_refused(tmp_path / "none.csv", "none.csv", "check the path")
-    file_refused(tmp_path, "check the path")
+    file_refused(tmp_path, "is a folder", "name the price file")
     file_refused(write(tmp_path, ""), "empty")
     file_refused(write(tmp_path, "date,A,B\n"), "no row")
     file_refused(write(tmp_path, "date,A,B\n2024-01-01,1,2\n"), "1 rows")

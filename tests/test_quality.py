@@ -146,6 +146,36 @@ def test_luna_collapses_and_another_asset_comes_back_under_its_name() -> None:
     assert answered.ok and clean["LUNA"].notna().sum() == 496
 
 
+def test_a_corpse_gets_no_weight() -> None:
+    rng, prices = np.random.default_rng(4), market(300, [*COINS, "LUNA"])
+    prices.iloc[250:, 4] = 5e-5 * (1 + rng.integers(0, 3, 50))  # after the collapse it trades on, and it is no asset any more
+    naive = HierarchicalRiskParity().fit(to_returns(prices)).weights_
+    assert naive["LUNA"] > 0
+    crash = inspect_prices(prices)
+    assert one(crash, "redenomination")["start"] == prices.index[250] and not crash.ok
+    clean = inspect_prices(prices, policy={"redenomination": "trim"}).clean()
+    assert clean["LUNA"].last_valid_index() == prices.index[249] and pd.isna(clean["LUNA"].iloc[-1])
+
+
+def test_a_table_of_returns_is_told_once() -> None:
+    report = inspect_prices(to_returns(market()))
+    assert not report.ok and "as in a table of returns" in one(report, "returns")["message"]
+    assert rules(report) == {"returns"} and "stay" not in report.summary
+
+
+def test_what_is_too_little_for_a_portfolio_is_refused() -> None:
+    prices = market(names=["BTC", "USDT"])
+    prices["USDT"] = 1 + np.random.default_rng(0).normal(0, 1e-3, 500)
+    for table, words in ((prices[["BTC"]], "what stays is BTC"), (prices, "what stays is BTC"), (market(1), "one row"),
+                         (pd.DataFrame(), "no asset")):
+        report = inspect_prices(table)
+        assert words in one(report, "few")["message"] and not report.ok
+        with pytest.raises(DataError, match=words):
+            report.clean()
+    assert "1 row x 4 assets" in inspect_prices(market(1)).summary
+    assert inspect_prices(prices, policy={"stablecoin": "keep"}).ok
+
+
 def test_a_wrapped_twin_is_found_and_the_original_stays() -> None:
     rng, prices = np.random.default_rng(5), market()
     prices.insert(0, "WBTC", prices["BTC"] * np.exp(rng.normal(0, 0.0007, 500)))
@@ -490,6 +520,20 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
                                   check_freq=False, rtol=1e-14)
     with pytest.raises(DataError, match="no price file"):
         read_prices(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="is a folder; name the price file"):
+        read_prices(tmp_path)
+    for sign in (";", "\t"):
+        dirty.write_text(f"date{sign}BTC{sign}ETH\n2024-01-01{sign}1,5{sign}2\n2024-01-02{sign}1{sign}2,1\n")
+        with pytest.raises(DataError, match="the columns are separated by"):
+            read_prices(dirty)
+
+
+def test_a_long_table_may_name_what_it_lacks() -> None:
+    wide = market()
+    wide.iloc[:100, 2] = np.nan
+    long = wide.rename_axis(columns="coin").melt(value_name="close", ignore_index=False).reset_index()
+    assert long["close"].isna().sum() == 100
+    pd.testing.assert_frame_equal(inspect_prices(long).clean()[COINS], wide, check_freq=False)
 
 
 def test_accepting_one_finding_keeps_the_rule_for_all_others() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_the_report_opens_with_the_decision_and_needs_nothing_from_outside(setti
         "rebalancing-2020-03-16.html",
         "rebalancing-2020-03-16.json",
     ]
+
+
+def test_what_the_gate_did_is_told_under_the_decision(settings: Settings) -> None:
+    report = load(settings)
+    assert report.data_notes == [] == report.result()["data_notes"] and "Of the prices" not in report.headline().text
+    told = replace(report, computed=report.computed | {"data_notes": ["Left out: <USDT> (stablecoin)"]})
+    assert "<p>Of the prices: left out: &lt;USDT&gt; (stablecoin).</p>" in told.headline().text
+    assert told.result()["data_notes"] == ["Left out: <USDT> (stablecoin)"]
 
 
 def test_default_parameters_report_on_the_newest_day(home: Path, tmp_path: Path) -> None:

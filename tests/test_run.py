@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from dashboard_server import free_port
 
@@ -165,6 +167,19 @@ def test_a_busy_port_is_said_before_anything_starts(run: Callable[..., Running])
         assert refused.process.wait(60) == 2
     assert "in use" in refused.said and "dashboard.port" in refused.said
     assert not (refused.home / "main" / "portfolio.db").exists()
+
+
+def test_what_is_left_out_of_a_price_file_is_said_once(run: Callable[..., Running], tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), 100
+    days = pd.date_range("2024-01-01", periods=rows, tz="UTC", name="date")
+    prices = pd.DataFrame(np.exp(rng.normal(0, 0.03, (rows, 3)).cumsum(axis=0)), days, ["BTC", "ETH", "SOL"])
+    prices.assign(USDT=1 + rng.normal(0, 1e-3, rows)).to_csv(tmp_path / "coins.csv")
+    (tmp_path / "config.yaml").write_text("{portfolio: {rebalancing: {lookback: 60}}, dashboard: {enabled: false}}")
+    warned = run("--prices", "coins.csv")
+    deadline = time.monotonic() + 60
+    while "says why" not in warned.said and warned.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert warned.said.count("Left out: USDT (stablecoin)") == 1, warned.said
 
 
 def test_fresh_does_not_move_the_folder_of_a_running_engine(run: Callable[..., Running], tmp_path: Path) -> None:

@@ -360,6 +360,7 @@ class HyperliquidTradingBot:
             self._regime(),
             periods_per_year=self.settings.periods_per_year,
             risk_free_rate=wanted.analytics.risk_free_rate,
+            data_notes=getattr(self.feed, "notes", ()),  # not every feed has been through the gate
         )
 
     # Signs of life

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -85,6 +85,7 @@ def report_payload(
     *,
     periods_per_year: float,
     risk_free_rate: float,  # annual
+    data_notes: Sequence[str] = (),  # what people should know of the prices
 ) -> dict[str, Any]:
     """What the dashboard and the report show of a bar, computed once: metrics, risk, regime."""
     values = report(
@@ -97,6 +98,7 @@ def report_payload(
         "metrics": [_described(name, values) for name in values.index],
         "periods_per_year": periods_per_year,
         "risk_free_rate": risk_free_rate,
+        "data_notes": list(data_notes),
         "risk_contributions": risk.get("component_risk_contributions", {}),
         "risk_score": score,
         "risk_score_parts": parts,

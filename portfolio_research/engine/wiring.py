@@ -82,8 +82,9 @@ def make_feed(settings: Settings) -> Feed:
     data = settings.data
     if data.source == "hyperliquid":
         return _hyperliquid(settings)
+    notes = list[str]()
     if data.source == "csv":
-        prices = _from_file(settings)
+        prices, notes = _from_file(settings)
     else:
         prices = check_prices(_chosen(recorded_prices(data), settings.portfolio.assets))
     start, live_from = _span(settings, prices)
@@ -92,7 +93,8 @@ def make_feed(settings: Settings) -> Feed:
         "simulated": f"{SIMULATED} market, seed {data.seed}",
         "csv": Path(str(data.path)).name,
     }[data.source]
-    return ReplayFeed(prices, start=start, live_from=live_from, speed=settings.engine.speed, source=named)
+    speed = settings.engine.speed
+    return ReplayFeed(prices, start=start, live_from=live_from, speed=speed, source=named, notes=notes)
 
 
 def recorded_prices(data: DataSettings) -> pd.DataFrame:
@@ -178,12 +180,13 @@ def inspect_file(settings: Settings) -> QualityReport:
         raise ConfigError(f"portfolio.{error}") from None
 
 
-def _from_file(settings: Settings) -> pd.DataFrame:
-    """What the gate lets through; one that ended could be neither bought nor sold, so it is refused here."""
+def _from_file(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
+    """What the gate lets through, and its warnings; an asset that ended could not be traded, so it is refused here."""
     try:
-        prices = inspect_file(settings).clean()
+        report = inspect_file(settings)
+        prices = report.clean()
         wanted = [asset for asset in settings.portfolio.assets if asset in prices.columns]
-        return check_prices(prices[wanted] if wanted else prices)
+        return check_prices(prices[wanted] if wanted else prices), report.notes
     except DataError as error:
         raise DataError(f"{settings.data.path}: {error}") from None
 

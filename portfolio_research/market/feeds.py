@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -31,6 +31,7 @@ class ReplayFeed:
         live_from: Moment = None,  # first bar that is given at `speed`; None: `start`
         speed: float = 1.0,  # bars per second; 0: as fast as they are taken
         source: str = "price frame",  # as shown to people; simulated prices are marked whatever it says
+        notes: Sequence[str] = (),  # what people should know of the prices, a line each
     ) -> None:
         if not (math.isfinite(speed) and speed >= 0):
             raise ConfigError(f"speed is {speed}: give bars per second, or 0 for as fast as possible")
@@ -38,6 +39,7 @@ class ReplayFeed:
         self.start = _moment(start, "start") or _utc(prices.index[0])
         self.live_from = _moment(live_from, "live_from") or self.start
         self.speed = speed
+        self.notes = tuple(notes)
         mark = simulated_mark(prices.columns)
         self.source = source if source.startswith(mark) else f"{mark}: {source}"
         if self.start > _utc(prices.index[-1]):

@@ -139,7 +139,8 @@ class RebalancingReport:
             "Prices": self.source,
         }
         cells = "".join(f"<div><dt>{_e(k)}</dt><dd>{_e(v)}</dd></div>" for k, v in facts.items())
-        remarks = "".join(f"<p>{_e(_sentence(text))}</p>" for text in (*decision.notes, decision.warning) if text)
+        told = (*decision.notes, decision.warning, *self.data_notes)
+        remarks = "".join(f"<p>{_e(_sentence(text))}</p>" for text in told if text)
         said = f"<p>{_e(_sentence(decision.reason))} {_e(_sentence(cost))}</p>{remarks}"
         warning = f"<p class='simulated'>{SIMULATED}: no price in this report is real.</p>" if self.simulated else ""
         return Html(
@@ -151,6 +152,11 @@ class RebalancingReport:
     def simulated(self) -> bool:
         """Whether the prices are those of a market that does not exist."""
         return self.source.startswith(SIMULATED)
+
+    @property
+    def data_notes(self) -> list[str]:
+        """What the data gate did to the price file, in a few lines; nothing for other prices."""
+        return [f"Of the prices: {note[0].lower()}{note[1:]}" for note in self.computed.get("data_notes", ())]
 
     @property
     def value(self) -> float:
@@ -339,6 +345,7 @@ class RebalancingReport:
                 if d.rebalance and r.side != "hold"
             ],
             "alerts": len(self.alerts),
+            "data_notes": list(self.computed.get("data_notes", ())),
             "fingerprint": self.fingerprint,
         }
 
