@@ -6,6 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .alert_backtest import AlertBacktest, backtest_alerts
+    from .alert_plots import plot_alerts
+    from .alert_values import book_weights, monitor_history
     from .analytics import PortfolioAnalytics
     from .attribution import Contributions, contributions, fill_contributions, rebalancing_contribution
     from .backtest import BacktestResult, compare, follow, walk_forward
@@ -93,6 +96,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AdvancedExecutor",
+    "AlertBacktest",
     "AlertError",
     "BacktestResult",
     "CombinatorialPurgedSplit",
@@ -134,7 +138,9 @@ __all__ = [
     "TrialLedger",
     "VenueError",
     "WalkForwardSplit",
+    "backtest_alerts",
     "bar_funding",
+    "book_weights",
     "bootstrap_intervals",
     "brinson_fachler",
     "check_prices",
@@ -160,6 +166,8 @@ __all__ = [
     "load_prices",
     "load_settings",
     "markov_regime",
+    "monitor_history",
+    "plot_alerts",
     "plot_attribution",
     "plot_availability",
     "plot_backtest",
@@ -197,6 +205,9 @@ __all__ = [
 ]
 
 _HOMES = {  # where each public name lives
+    "alert_backtest": "AlertBacktest backtest_alerts",
+    "alert_plots": "plot_alerts",
+    "alert_values": "book_weights monitor_history",
     "analytics": "PortfolioAnalytics",
     "attribution": "Contributions contributions fill_contributions rebalancing_contribution",
     "backtest": "BacktestResult compare follow walk_forward",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from portfolio_research.alert_backtest import AlertBacktest
     from portfolio_research.alerts import AlertState
     from portfolio_research.market.candles import HyperliquidCandles
     from portfolio_research.market.fetch import CoinFetch
@@ -798,6 +799,97 @@ def resolve(
     sink = _sink(_settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj)
     state = sink.resolve(_find(sink, alert_id), who, comment, datetime.now(UTC))
     out.print(f"Resolved by {escape(who)}: {escape(state.message)}")
+
+
+@alerts_app.command("backtest", epilog="Example: portfolio-research alerts backtest prices.csv --picture alerts.png")
+def alerts_backtest(
+    prices: Prices,
+    config: Config = None,
+    start: Annotated[str | None, typer.Option(help="First day with a portfolio, e.g. 2015-01-02.")] = None,
+    horizon: Annotated[int, typer.Option(help="Bars within which a warning must come true.")] = 10,
+    loss: Annotated[
+        float | None, typer.Option(help="Further loss that makes it true; default one deviation over the horizon.")
+    ] = None,
+    fall: Annotated[float, typer.Option(help="Least depth of a fall that should be announced.")] = 0.20,
+    picture: Annotated[Path | None, typer.Option(help="Draw it here, e.g. alerts.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """When each alert would have fired in the past, and what it was good for: the configured rules on a back-test."""
+    from portfolio_research.simulation import simulated_mark
+
+    frame, settings = _prices(_settings(config, data=_source(prices)))
+    made = _alert_history(frame, settings, start, horizon=horizon, loss=loss, fall=fall)
+    if picture:
+        mark = simulated_mark(frame.columns)
+        made.plot(f"{mark}, alerts" if mark else "Alerts").savefig(picture, dpi=150)
+    if as_json:
+        out.print_json(json.dumps({name: float(v) if isfinite(v) else None for name, v in made.summary.items()}))
+        return
+    days = made.returns.index
+    out.print(_score_table(made, _marked(f"Alerts, {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}", frame.columns)))
+    out.print(_fall_table(made, _marked(f"Falls of {made.fall:.0%} and more", frame.columns)))
+    for line in _alert_lines(made):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _alert_history(frame: pd.DataFrame, settings: Settings, start: str | None, **how: Any) -> AlertBacktest:
+    """The rules of the configuration over the portfolio that the engine would have held."""
+    from portfolio_research.alert_backtest import backtest_alerts
+    from portfolio_research.alert_values import book_weights
+    from portfolio_research.alerts import default_rules
+    from portfolio_research.backtest import walk_forward
+    from portfolio_research.calendars import calendar_from
+    from portfolio_research.costs import costs_from
+    from portfolio_research.data import to_returns
+    from portfolio_research.engine.wiring import make_analytics
+    from portfolio_research.rebalancing import policy_from
+    from portfolio_research.targets import optimizer_from
+
+    p = settings.portfolio
+    terms: dict[str, Any] = {"policy": policy_from(settings), "costs": costs_from(settings), "capital": p.capital}
+    terms |= {"start": start, "step": calendar_from(settings), "lookback": p.rebalancing.lookback}
+    run = walk_forward(frame, optimizer_from(settings), progress=err.is_terminal, **terms)
+    parts = run.returns, book_weights(run, frame), to_returns(frame)
+    return backtest_alerts(
+        default_rules(p.monitoring.alerts), *parts, analytics=make_analytics(settings), portfolio=p.name, **how
+    )
+
+
+def _score_table(made: AlertBacktest, title: str) -> Table:
+    """A line per rule: what its warnings were good for."""
+    loss, base = f"{made.loss:.1%}", f"{made.base_rate:.0%}"
+    table = Table(title=title, caption=f"right: a further loss of {loss} within {made.horizon} bars; {base} of all bars had one")
+    table.add_column("rule", no_wrap=True)
+    wide = out.width >= WIDE
+    for column in ("told", *(("right", "false") if wide else ()), "right %", "false/y", "caught", "lead"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, row in made.scores().iterrows():
+        counts = [f"{row[key]:.0f}" for key in ("warnings", *(("right", "false") if wide else ()))]
+        rest = _number(round(100 * row["precision"], 1)), f"{row['false_per_year']:.1f}", f"{row['caught']:.0f}/{len(made.falls)}"
+        table.add_row(escape(str(name)), *counts, *rest, _number(row["lead"]), style="bold" if name == "all" else "")
+    return table
+
+
+def _fall_table(made: AlertBacktest, title: str) -> Table:
+    """A line per fall: when it was first announced."""
+    table = Table(title=title, caption="lead: bars from the first warning to the trough")
+    for column in ("peak", "trough", "depth", "warned", "lead"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in made.falls.to_dict("records"):
+        peak, trough, warned = ("–" if row[at] != row[at] else f"{row[at]:%Y-%m-%d}" for at in ("peak", "trough", "warned"))
+        table.add_row(peak, trough, f"{row['depth']:.1%}", warned, _number(row["lead"]))
+    return table
+
+
+def _alert_lines(made: AlertBacktest) -> Iterator[str]:
+    """What the tables do not say."""
+    known = made.summary
+    yield (
+        f"{known['messages']:.0f} messages in {made.years:.1f} years, {known['messages_per_week']:.2g} a week; "
+        f"{known['false_per_year']:.1f} false alarms a year"
+    )
+    if made.unjudged:
+        yield f"Not judged, since only a running engine knows their numbers: {', '.join(made.unjudged)}"
 
 
 # ---------------------------------------------------------------- configuration

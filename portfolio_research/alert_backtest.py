@@ -152,12 +152,13 @@ def falls(
                 found.append((top, low, True))
                 top, falling = at, False
         else:
-            top = at if value > wealth[top] else top
+            top = at if value >= wealth[top] else top
             low, falling = at, value <= wealth[top] * (1.0 - fall)
     found += [(top, low, False)] if falling else []
-    dates = [pd.NaT, *returns.index]
-    rows = [(dates[a], dates[b], 1.0 - wealth[b] / wealth[a], over) for a, b, over in found]
-    return pd.DataFrame(rows, columns=["peak", "trough", "depth", "over"])
+    peaks, troughs = (np.array([each[i] for each in found], dtype=np.intp) for i in (0, 1))
+    dates, path = returns.index.insert(0, pd.NaT), np.array(wealth)
+    return pd.DataFrame({"peak": dates[peaks], "trough": dates[troughs], "depth": 1.0 - path[troughs] / path[peaks],
+                         "over": np.array([over for *_, over in found], dtype=bool)})
 
 # %% ../nbs/34_alert_backtest.ipynb #31efa1ce
 def _log(events: Sequence[AlertEvent], rules: Mapping[str, Rule]) -> pd.DataFrame:
@@ -188,8 +189,9 @@ def _alerts(log: pd.DataFrame, rules: Mapping[str, Rule], values: pd.DataFrame) 
     parts = log.groupby(["alert_id", "number"], sort=False)
     columns = ["rule", "type", "title", "since", "fired", "first", "severity", "path", "peak", "resolved"]
     made = pd.DataFrame([_alert(part, rules[str(key)], values) for (key, _), part in parts], columns=columns)
-    made = made.astype(dict.fromkeys(("since", "fired", "resolved"), values.index.dtype))
-    return made.sort_values("fired", kind="stable", ignore_index=True)
+    like = pd.DatetimeIndex(values.index).dtype
+    dates = {name: pd.DatetimeIndex(made[name].tolist(), dtype=like) for name in ("since", "fired", "resolved")}
+    return made.assign(**dates).sort_values("fired", kind="stable", ignore_index=True)
 
 # %% ../nbs/34_alert_backtest.ipynb #d22c24b6
 def _warnings(log: pd.DataFrame, ahead: "pd.Series[float]", loss: float) -> pd.DataFrame:
@@ -245,6 +247,7 @@ class AlertBacktest:
     falls: pd.DataFrame  # a row per fall: peak, trough, depth, over, caught, warned, lead (bars before the trough)
     horizon: int  # bars within which a warning must come true
     loss: float  # further loss that makes it true
+    fall: float  # least depth of a fall
     base_rate: float  # share of all bars that such a loss followed
 
     @property
@@ -279,11 +282,10 @@ class AlertBacktest:
 # %% ../nbs/34_alert_backtest.ipynb #2a7459d9
 def _judged(rules: Sequence[Rule], values: pd.DataFrame) -> list[Rule]:
     "The rules that have a number on some bar."
-    if unknown := [rule for rule in rules if rule.metric not in values]:
-        raise ConfigError(f"alert rule {unknown[0].id} watches {unknown[0].metric}, which a history does not know: leave it out")
-    kept = [rule for rule in rules if np.isfinite(values[rule.metric]).any()]
+    kept = [rule for rule in rules if rule.metric in values and np.isfinite(values[rule.metric]).any()]
     if not kept:
-        raise DataError("no rule has a number on any bar: give more returns, or the weights that the rules are about")
+        names = ", ".join(rule.metric for rule in rules) or "no metric"
+        raise DataError(f"the rules watch {names}, without a number on any bar: give more returns, or the weights they are about")
     return kept
 
 # %% ../nbs/34_alert_backtest.ipynb #6175b300
@@ -316,7 +318,7 @@ def backtest_alerts(
     return AlertBacktest(
         rules=tuple(kept), unjudged=tuple(rule.id for rule in rules if rule not in kept), returns=own,
         values=values[list(dict.fromkeys(rule.metric for rule in kept))], alerts=_alerts(log, by_key, values), warnings=warnings,
-        messages=_messages(made.notices, pd.DatetimeIndex(own.index)), horizon=horizon, loss=size,
+        messages=_messages(made.notices, pd.DatetimeIndex(own.index)), horizon=horizon, loss=size, fall=fall,
         falls=found.join(_caught(warnings, found, pd.DatetimeIndex(own.index))),
         base_rate=float((ahead.dropna() >= size).mean()),
     )

@@ -61,9 +61,9 @@ def _spells(axis: Axes, result: AlertBacktest) -> None:
             spans = [(a, (end if pd.isna(b) else b) - a) for a, b in zip(part["fired"], part["resolved"], strict=True)]
             axis.broken_barh(spans, (i - 0.12 - 0.06 * severity.rank, 0.24 + 0.12 * severity.rank), facecolors=colour)
     axis.set_yticks(np.arange(len(names)), names, fontsize=8)
-    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
-    ticks = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+    ticks = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(ticks)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(ticks))  # type: ignore[no-untyped-call]
     axis.tick_params(axis="x", labelsize=8)

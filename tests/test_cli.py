@@ -38,6 +38,7 @@ COMMANDS = [
     "data check",
     "data fetch",
     "alerts ack",
+    "alerts backtest",
     "alerts resolve",
     "config init",
     "config show",
