@@ -235,7 +235,8 @@ def _ends(frame: pd.DataFrame, p: Array) -> Iterator[Finding]:
         yield Finding("empty", str(frame.columns[c]), None, None, 0, "there is no price at all", "drop the column")
     for c in np.flatnonzero(seen & (last < len(p) - 1)).tolist():
         yield Finding("ended", str(frame.columns[c]), frame.index[last[c] + 1], frame.index[-1], len(p) - 1 - int(last[c]),
-                      f"its last price is of {_day(frame.index[last[c]])}", "nothing, if it was delisted; else get the prices")
+                      f"its last price is of {_day(frame.index[last[c]])}", "get the prices; if it was delisted, "
+                      "an engine has to leave it out (data.quality: {ended: drop}), a back-test need not")
 
 # %% ../nbs/03_quality.ipynb #f92a18fb
 def _action(f: Finding, policy: QualityPolicy) -> str:

@@ -280,6 +280,17 @@ def test_what_the_gate_did_to_a_file_stands_in_every_report(tmp_path: Path, stor
     assert wiring.make_feed(Settings()).notes == ()  # type: ignore[attr-defined]
 
 
+def test_an_engine_does_not_hold_what_has_ended(tmp_path: Path) -> None:
+    prices = PRICES.copy()
+    prices.iloc[70:, 1] = np.nan
+    with pytest.raises(DataError, match="A1 from .*its last price is of .*ended: refuse.*ended: drop"):
+        wiring.make_feed(csv_settings(tmp_path, prices))
+    wanted = csv_settings(tmp_path, prices)
+    left = wanted.model_copy(update={"data": wanted.data.model_copy(update={"quality": {"ended": "drop"}})})
+    feed = wiring.make_feed(left)
+    assert isinstance(feed, ReplayFeed) and "A1" not in feed.assets and feed.notes[0].startswith("Left out: A1 (ended)")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -172,8 +172,9 @@ def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], so
 
 
 def inspect_file(settings: Settings) -> QualityReport:
-    """The data gate's report on the price file, of the assets that the portfolio may hold."""
-    raw, policy = read_prices(str(settings.data.path)), quality_from(settings)
+    """The data gate's report on the price file, of the assets that the portfolio may hold and will have to trade."""
+    raw, known = read_prices(str(settings.data.path)), quality_from(settings)
+    policy = replace(known, actions={"ended": "refuse", **known.actions})  # neither bought nor sold without a price
     try:
         return inspect_prices(raw, policy=policy, assets=settings.portfolio.assets)
     except ConfigError as error:
@@ -181,7 +182,7 @@ def inspect_file(settings: Settings) -> QualityReport:
 
 
 def _from_file(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
-    """What the gate lets through, and its warnings; an asset that ended could not be traded, so it is refused here."""
+    """What the gate lets through, and its warnings."""
     try:
         report = inspect_file(settings)
         prices = report.clean()
