@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -19,12 +19,16 @@ from portfolio_research.alerts import (
     AlertEvent,
     AlertState,
     Evaluation,
+    Lifecycle,
     Notice,
     Rule,
+    Silence,
     acknowledge,
     default_rules,
+    end_silence,
     evaluate,
     resolve,
+    silence,
 )
 from .config import AlertError, ConfigError
 from .handlers import AlertHandler, DeliveryError
@@ -60,29 +64,66 @@ class Sink(Protocol):
     def failed(self, id: int, error: str, retry_at: datetime | None) -> None:
         "It did not; None: give up and keep it as dead."
 
-    def acknowledge(self, alert_id: str, who: str, comment: str, now: datetime) -> AlertState:
-        "Somebody takes care of it."
+    def acknowledge(
+        self, alert_id: str, who: str, comment: str, now: datetime, until: datetime | None = None
+    ) -> AlertState:
+        "Somebody takes care of it, for a day unless they say until when."
 
     def resolve(self, alert_id: str, who: str, comment: str, now: datetime) -> AlertState:
         "Somebody closes it."
+
+    def silences(self, now: datetime) -> list[Silence]:
+        "Silences that have not ended."
 
     def events(self, alert_id: str | None = None) -> list[AlertEvent]:
         "What happened, oldest first."
 
 # %% ../nbs/32_monitor.ipynb #659a1963
-class _MemoryAlerts:
+def _not_ended(silences: Iterable[Silence], now: datetime) -> list[Silence]:
+    return sorted((one for one in silences if one.ends > now), key=lambda one: (one.ends, one.id))
+
+# %% ../nbs/32_monitor.ipynb #a4eef2db
+class _MemorySilences:
+    "What people do not want to hear."
+    def __init__(self) -> None:
+        self.history: list[AlertEvent] = []
+        self.held: dict[str, Silence] = {}
+
+    def silences(self, now: datetime) -> list[Silence]:
+        "Silences that have not ended, the one that ends first leading."
+        return _not_ended(self.held.values(), now)
+
+    def silence(self, who: str, comment: str, now: datetime, ends: datetime, **about: Any) -> Silence:
+        "Hold words back until `ends`; `about` is rule, subject and max_severity."
+        return self._keep(*silence("*", who, comment, now, ends, **about))
+
+    def end_silence(self, silence_id: str, who: str, comment: str, now: datetime) -> Silence:
+        "Let words through again."
+        if silence_id not in self.held:
+            raise AlertError(f"no silence {silence_id!r}: list them with their ids")
+        return self._keep(*end_silence(self.held[silence_id], who, comment, now))
+
+    def _keep(self, made: Silence, event: AlertEvent) -> Silence:
+        self.held[made.id] = made
+        self.history.append(event)
+        return made
+
+# %% ../nbs/32_monitor.ipynb #0ba78efb
+class _MemoryAlerts(_MemorySilences):
     "The half that people touch."
     def __init__(self) -> None:
+        super().__init__()
         self.states: dict[str, AlertState] = {}
-        self.history: list[AlertEvent] = []
 
     def load(self) -> dict[str, AlertState]:
         "All alerts by fingerprint, resolved ones included."
         return dict(self.states)
 
-    def acknowledge(self, alert_id: str, who: str, comment: str, now: datetime) -> AlertState:
+    def acknowledge(
+        self, alert_id: str, who: str, comment: str, now: datetime, until: datetime | None = None
+    ) -> AlertState:
         "Somebody takes care of it."
-        return self._act(acknowledge, alert_id, who, comment, now)
+        return self._act(acknowledge, alert_id, who, comment, now, until)
 
     def resolve(self, alert_id: str, who: str, comment: str, now: datetime) -> AlertState:
         "Somebody closes it."
@@ -126,8 +167,9 @@ class _MemoryTicks(_MemoryAlerts):
         extra: Callable[[Any], None] | None = None,  # called with None: there is no transaction
     ) -> Evaluation:  # what was written
         "Write one tick."
-        if evaluation.base != self.states:
-            evaluation = evaluation.again(self.load())
+        silences = self.silences(evaluation.clock or now)
+        if evaluation.base != self.states or list(evaluation.silences) != silences:
+            evaluation = evaluation.again(self.load(), silences)
         if extra is not None:
             extra(None)
         self.states = dict(evaluation.states)
@@ -260,6 +302,14 @@ def _market_time(data_collector: Any, clock: Callable[[], datetime]) -> datetime
         return clock()
 
 # %% ../nbs/32_monitor.ipynb #b91e1f7c
+def _distinct(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    "The rules, if each is an alert of its own."
+    names = [f"{rule.id} {rule.subject}".strip() for rule in rules]
+    if doubled := next((name for name in names if names.count(name) > 1), ""):
+        raise ConfigError(f"two alert rules have the same id and subject, {doubled}: rename one")
+    return tuple(rules)
+
+# %% ../nbs/32_monitor.ipynb #25a8507f
 class _Setup:
     "What a monitor is made of."
     def __init__(
@@ -273,13 +323,12 @@ class _Setup:
         clock: Callable[[], datetime] | None = None,  # for clock times; None: the system's, in UTC
         history: int = 252,  # returns of the assets to read
         dashboard_url: str = "",  # for links in messages
+        lifecycle: Lifecycle | None = None,  # how long reminders, acknowledgements and flapping last
     ) -> None:
-        self.rules = tuple(default_rules() if rules is None else rules)
-        if len({(rule.id, rule.subject) for rule in self.rules}) < len(self.rules):
-            raise ConfigError("two alert rules have the same id and subject: rename one")
+        self.rules = _distinct(default_rules() if rules is None else rules)
         self.sink: Sink = MemorySink() if sink is None else sink
         self.check_interval, self.portfolio = check_interval, portfolio
-        self.history, self.dashboard_url = history, dashboard_url
+        self.history, self.dashboard_url, self.lifecycle = history, dashboard_url, lifecycle or Lifecycle()
         self.clock = clock or (lambda: datetime.now(UTC))
         self._delivery = _Delivery(alert_handlers, self.sink, self.clock)
         self._woken, self._stopping = asyncio.Event(), asyncio.Event()
@@ -298,9 +347,10 @@ class _Desk(_Setup):
         alert_id: str,  # as in `active_alerts`
         who: str = "operator",  # name of the person
         comment: str = "",  # what they know or do
+        until: datetime | None = None,  # clock time, with time zone; None: for a day
     ) -> AlertState:  # the alert as it stands now
         "Somebody takes care of it; a second one is told who was first."
-        return self.sink.acknowledge(alert_id, who, comment, self.clock())
+        return self.sink.acknowledge(alert_id, who, comment, self.clock(), until)
 
     def resolve(
         self,
@@ -327,8 +377,10 @@ class _Checks(_Desk):
         "One tick: read, decide, write down, and then send."
         values, problem = _read(risk_manager, analytics, data_collector, self.history)
         at = now or _market_time(data_collector, self.clock)
-        evaluation = evaluate(self.rules, values, self.sink.load(), portfolio=self.portfolio, now=at,
-                              problem=problem, dashboard_url=self.dashboard_url)
+        clock = self.clock()
+        evaluation = evaluate(self.rules, values, self.sink.load(), portfolio=self.portfolio, now=at, problem=problem,
+                              dashboard_url=self.dashboard_url, clock=clock, silences=self.sink.silences(clock),
+                              lifecycle=self.lifecycle)
         hearing = list(self._delivery.handlers)
         written = self.sink.commit(evaluation, handlers=hearing, now=self.clock(), extra=commit_hook)
         self._woken.set()

@@ -16,7 +16,7 @@ from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.store import Store, schema
 
 LEDGER = ("order", "fill", "position", "rebalance", "equity", "target", "alert", "alert_event", "bar", "report")
-WALL_CLOCK = ("recorded_at", "decided_at", "finished_at")
+WALL_CLOCK = ("recorded_at", "decided_at", "finished_at", "told_at")
 
 
 def market(seed: int, *, assets: int = 6, bars: int = 150, volatility: float = 0.03) -> pd.DataFrame:

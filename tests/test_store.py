@@ -99,6 +99,8 @@ def a_store_of_the_first_version(path):
         telemetry.record_targets(conn, "main", day(0), {"BTC": 0.6, "ETH": 0.4})
     with sqlite3.connect(path) as conn:
         conn.execute("ALTER TABLE target DROP COLUMN place")
+        conn.execute("ALTER TABLE alert DROP COLUMN told_at")
+        conn.execute("DROP TABLE silence")
         conn.execute("UPDATE meta SET value = 1 WHERE key = 'schema_version'")
     return path
 
@@ -129,7 +131,8 @@ def test_a_reader_reads_an_older_store_and_leaves_it_as_it_is(old):
 
 
 def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
-    broken = {1: ("ALTER TABLE target ADD COLUMN place INTEGER", "ALTER TABLE nowhere ADD COLUMN x INTEGER")}
+    failing = ("ALTER TABLE target ADD COLUMN place INTEGER", "ALTER TABLE nowhere ADD COLUMN x INTEGER")
+    broken = database.MIGRATIONS | {1: failing}
     before = columns(old)
     monkeypatch.setattr(database, "MIGRATIONS", broken)
     with pytest.raises(StoreError, match="nowhere"):

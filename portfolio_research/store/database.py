@@ -160,6 +160,16 @@ def upsert(conn: Connection, table: Table, values: Mapping[str, Any]) -> None:
     conn.execute(_dialect_insert(conn, table).values(**values).on_conflict_do_update(index_elements=keys, set_=rest))
 
 
+def upsert_many(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of the same columns, or overwrite those with their primary keys."""
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key]
+    statement = _dialect_insert(conn, table)
+    new = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    conn.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), list(rows))
+
+
 def _dialect_insert(conn: Connection, table: Table) -> Any:
     return postgresql.insert(table) if conn.dialect.name == "postgresql" else sqlite.insert(table)
 

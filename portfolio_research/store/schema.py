@@ -6,9 +6,14 @@ PostgreSQL. Only wall-clock columns may differ between two runs over the same pr
 """
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MIGRATIONS = {  # version -> what leads to the next one; it only adds, so that readers can still read the older one
     1: ("ALTER TABLE target ADD COLUMN place INTEGER",),
+    2: (
+        "ALTER TABLE alert ADD COLUMN told_at TEXT",
+        "CREATE TABLE silence (id TEXT NOT NULL PRIMARY KEY, portfolio TEXT NOT NULL, ends TEXT NOT NULL, "
+        "payload TEXT NOT NULL, recorded_at TEXT NOT NULL)",
+    ),
 }
 
 metadata = MetaData()
@@ -148,6 +153,17 @@ alert = Table(
     Column("state", Text, nullable=False),
     Column("payload", Text, nullable=False),  # JSON of the whole AlertState
     Column("updated", Text, nullable=False),
+    Column("told_at", Text),  # clock: when people last heard of it
+)
+
+silence = Table(
+    "silence",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("portfolio", Text, nullable=False),  # "*": all
+    Column("ends", Text, nullable=False),  # clock
+    Column("payload", Text, nullable=False),  # JSON of the whole Silence
+    Column("recorded_at", Text, nullable=False),
 )
 
 alert_event = Table(  # append only
