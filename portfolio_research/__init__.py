@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from .brinson import brinson_fachler
     from .budget import RiskBudget, risk_budget
     from .calendars import check_rows
+    from .channels import NotifyAlertHandler, SlackAlertHandler, WebhookAlertHandler
     from .config import (
         AlertError,
+        ChannelSettings,
         ConfigError,
         DataError,
         OptimizationError,
         PortfolioError,
+        QuietHours,
         Settings,
         StoreError,
         VenueError,
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from .engine.risk import RiskManager
     from .faults import QualityPolicy
     from .frontier import rebalancing_frontier
-    from .handlers import EmailAlertHandler, LogAlertHandler, SlackAlertHandler
+    from .handlers import EmailAlertHandler, LogAlertHandler
     from .hrp import HierarchicalRiskParity
     from .market.candles import HyperliquidCandles
     from .market.collector import DataCollector
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from .trials import Judgement, TrialLedger, judge
     from .uncertainty import weight_intervals
     from .validation import CombinatorialPurgedSplit, WalkForwardSplit, probability_of_overfitting
+    from .wire import DeliveryError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -99,6 +103,7 @@ __all__ = [
     "AlertBacktest",
     "AlertError",
     "BacktestResult",
+    "ChannelSettings",
     "CombinatorialPurgedSplit",
     "ConfigError",
     "Contributions",
@@ -106,6 +111,7 @@ __all__ = [
     "DashboardManager",
     "DataCollector",
     "DataError",
+    "DeliveryError",
     "EmailAlertHandler",
     "EqualWeight",
     "HierarchicalRiskParity",
@@ -116,6 +122,7 @@ __all__ = [
     "Judgement",
     "Liquidity",
     "LogAlertHandler",
+    "NotifyAlertHandler",
     "OptimizationError",
     "OrderExecutor",
     "PeriodsPerYear",
@@ -127,6 +134,7 @@ __all__ = [
     "Positions",
     "QualityPolicy",
     "QualityReport",
+    "QuietHours",
     "RiskBudget",
     "RiskManager",
     "ScriptedEpisode",
@@ -138,6 +146,7 @@ __all__ = [
     "TrialLedger",
     "VenueError",
     "WalkForwardSplit",
+    "WebhookAlertHandler",
     "backtest_alerts",
     "bar_funding",
     "book_weights",
@@ -215,7 +224,9 @@ _HOMES = {  # where each public name lives
     "brinson": "brinson_fachler",
     "budget": "RiskBudget risk_budget",
     "calendars": "check_rows",
-    "config": "AlertError ConfigError DataError OptimizationError PortfolioError Settings StoreError VenueError",
+    "channels": "NotifyAlertHandler SlackAlertHandler WebhookAlertHandler",
+    "config": "AlertError ChannelSettings ConfigError DataError OptimizationError PortfolioError QuietHours Settings"
+    " StoreError VenueError",
     "content": "content_hash",
     "costs": "Costs Liquidity",
     "dashboard.manager": "DashboardManager",
@@ -225,7 +236,7 @@ _HOMES = {  # where each public name lives
     "engine.risk": "RiskManager",
     "faults": "QualityPolicy",
     "frontier": "rebalancing_frontier",
-    "handlers": "EmailAlertHandler LogAlertHandler SlackAlertHandler",
+    "handlers": "EmailAlertHandler LogAlertHandler",
     "hrp": "HierarchicalRiskParity",
     "market.candles": "HyperliquidCandles",
     "market.collector": "DataCollector",
@@ -253,6 +264,7 @@ _HOMES = {  # where each public name lives
     "trials": "Judgement TrialLedger judge",
     "uncertainty": "weight_intervals",
     "validation": "CombinatorialPurgedSplit WalkForwardSplit probability_of_overfitting",
+    "wire": "DeliveryError",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -5,16 +5,19 @@
 # %% auto #0
 __all__ = ['PortfolioError', 'DataError', 'ConfigError', 'OptimizationError', 'VenueError', 'StoreError', 'AlertError',
            'RebalancingSettings', 'AnalyticsSettings', 'CostSettings', 'RiskSettings', 'OptimizerSettings',
-           'PositionThresholds', 'AlertThresholds', 'RuleSettings', 'LifecycleSettings', 'EmailSettings',
-           'SlackSettings', 'HandlerSettings', 'MonitoringSettings', 'PortfolioSettings', 'DashboardSettings',
-           'DataSettings', 'EngineSettings', 'Settings', 'portfolio_home', 'store_url']
+           'PositionThresholds', 'AlertThresholds', 'RuleSettings', 'LifecycleSettings', 'QuietHours',
+           'ChannelSettings', 'EmailSettings', 'SlackSettings', 'WebhookSettings', 'NotifySettings', 'HandlerSettings',
+           'HeartbeatSettings', 'MonitoringSettings', 'PortfolioSettings', 'DashboardSettings', 'DataSettings',
+           'EngineSettings', 'Settings', 'portfolio_home', 'store_url']
 
 # %% ../nbs/00_config.ipynb #b18eacdf
 import os
+from datetime import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -294,7 +297,40 @@ class LifecycleSettings(_Strict):
     calm_hours: float = Field(default=1.0, gt=0, description="without a change until a flapping alert is heard again")
 
 # %% ../nbs/00_config.ipynb #6fc9b828
-class EmailSettings(_Strict):
+def _clock_time(value: Any) -> Any:
+    minutes = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1440
+    return time(value // 60, value % 60) if minutes else value
+
+
+_ClockTime = Annotated[time, BeforeValidator(_clock_time)]
+_Severity = Literal["low", "medium", "high", "critical"]
+
+
+class QuietHours(_Strict):
+    "When a channel keeps quiet; what it would have said comes as one message when they end."
+    start: _ClockTime = time(22)
+    end: _ClockTime = time(7)
+    zone: str = Field(default="UTC", description="of start and end, such as Europe/Berlin")
+    unless: _Severity = Field(default="critical", description="this severity, or a worse one, is told at once")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.start == self.end:
+            raise ValueError(f"start and end are both {self.start:%H:%M}: a channel that is always quiet is one to drop")
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"zone {self.zone!r} is not known here: write it as Europe/Berlin (or install tzdata)") from None
+        return self
+
+
+class ChannelSettings(_Strict):
+    "What a channel is told, and when."
+    min_severity: _Severity = Field(default="low", description="or medium, high, critical: milder alerts go elsewhere")
+    quiet_hours: QuietHours | None = Field(default=None, description="or {start: '22:00', end: '07:00', zone: Europe/Berlin}")
+
+# %% ../nbs/00_config.ipynb #163f89b0
+class EmailSettings(ChannelSettings):
     "Where alert mail goes. The password comes from PORTFOLIO_RESEARCH_SMTP_PASSWORD."
     host: str
     port: int = Field(default=587, ge=1, le=65535)
@@ -305,19 +341,39 @@ class EmailSettings(_Strict):
     use_tls: bool = False  # TLS from the first byte (port 465)
     ca_file: Path | None = None  # certificate authority of a private mail server
 
-# %% ../nbs/00_config.ipynb #71e85422
-class SlackSettings(_Strict):
+# %% ../nbs/00_config.ipynb #030ff1dc
+class SlackSettings(ChannelSettings):
     "Turns Slack on. The webhook's address is a secret: PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL."
     enabled: bool = True
 
-# %% ../nbs/00_config.ipynb #163f89b0
+
+class WebhookSettings(ChannelSettings):
+    "Turns a webhook on. Secrets: PORTFOLIO_RESEARCH_WEBHOOK_URL, and _SECRET to sign or _TOKEN to be let in."
+    enabled: bool = True
+
+
+class NotifySettings(ChannelSettings):
+    "Turns apprise on (extra `notify`). Its addresses are secrets: PORTFOLIO_RESEARCH_NOTIFY_URLS."
+    enabled: bool = True
+
+# %% ../nbs/00_config.ipynb #7d6466a3
 class HandlerSettings(_Strict):
     "Who hears of alerts."
     log: str = "alerts.log"  # relative to the portfolio's folder
     email: EmailSettings | None = None
     slack: SlackSettings | None = None
+    webhook: WebhookSettings | None = None
+    notify: NotifySettings | None = None
 
-# %% ../nbs/00_config.ipynb #030ff1dc
+# %% ../nbs/00_config.ipynb #cb5dd930
+class HeartbeatSettings(_Strict):
+    "Signs of life after each complete check."
+    file: str | None = Field(default="heartbeat.json", description="in the portfolio's folder; null: none")
+    ping: Literal["GET", "POST"] | None = Field(
+        default=None, description="or GET, POST: asks PORTFOLIO_RESEARCH_HEARTBEAT_URL, a secret"
+    )
+
+# %% ../nbs/00_config.ipynb #666f99e5
 class MonitoringSettings(_Strict):
     "How often the portfolio is checked, at which limits, and who is told."
     check_interval: float = Field(default=300, gt=0)  # seconds
@@ -325,6 +381,8 @@ class MonitoringSettings(_Strict):
     rules: list[RuleSettings] = []  # of one's own, beside the table
     lifecycle: LifecycleSettings = LifecycleSettings()
     handlers: HandlerSettings = HandlerSettings()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    digest_hour: int | None = Field(default=None, ge=0, le=23, description="UTC hour of a daily summary; null: none")
 
 # %% ../nbs/00_config.ipynb #28cda5bd
 class PortfolioSettings(_Strict):

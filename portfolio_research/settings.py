@@ -84,8 +84,13 @@ ENVIRONMENT = {
     "PORTFOLIO_RESEARCH_TEST_DATA": "market data for the test suite",
     "PORTFOLIO_RESEARCH_SMTP_PASSWORD": "secret: password of the mail account",
     "PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL": "secret: where Slack messages are posted",
+    "PORTFOLIO_RESEARCH_WEBHOOK_URL": "secret: where a program of yours takes alerts as JSON",
+    "PORTFOLIO_RESEARCH_WEBHOOK_SECRET": "secret: signs what is posted there",
+    "PORTFOLIO_RESEARCH_WEBHOOK_TOKEN": "secret: bearer token sent there",
+    "PORTFOLIO_RESEARCH_NOTIFY_URLS": "secret: apprise URLs, separated by spaces",
+    "PORTFOLIO_RESEARCH_HEARTBEAT_URL": "secret: what is asked after each complete check",
 }
-SECRETS = ("PORTFOLIO_RESEARCH_SMTP_PASSWORD", "PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL")
+SECRETS = tuple(name for name, meaning in ENVIRONMENT.items() if meaning.startswith("secret:"))
 
 # %% ../nbs/01a_settings.ipynb #14ca400a
 def check_environment(

@@ -29,14 +29,10 @@ from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
 
 from portfolio_research.alerts import Notice, Severity
+from portfolio_research.channels import SlackAlertHandler, configured_handlers
 from portfolio_research.config import AlertError, ConfigError, EmailSettings, HandlerSettings
-from portfolio_research.handlers import (
-    DeliveryError,
-    EmailAlertHandler,
-    LogAlertHandler,
-    SlackAlertHandler,
-    configured_handlers,
-)
+from portfolio_research.handlers import EmailAlertHandler, LogAlertHandler
+from portfolio_research.wire import DeliveryError
 
 NOTICE = Notice(
     "main",

@@ -16,10 +16,13 @@ from store_rows import start
 
 from portfolio_research.alerts import AlertType, AlreadyAcknowledged, Notice, Rule, Severity
 from portfolio_research.config import AlertError, ConfigError, StoreError
-from portfolio_research.handlers import DeliveryError, LogAlertHandler
-from portfolio_research.monitor import MemorySink, PortfolioMonitor, backoff
+from portfolio_research.handlers import LogAlertHandler
+from portfolio_research.monitor import PortfolioMonitor
+from portfolio_research.routing import backoff
+from portfolio_research.sinks import MemorySink
 from portfolio_research.store import Store
 from portfolio_research.store.outbox import StoreSink
+from portfolio_research.wire import DeliveryError
 
 DAY = datetime(2020, 3, 9, tzinfo=UTC)
 RULE = Rule("depth", AlertType.DRAWDOWN, "drawdown", {Severity.MEDIUM: 0.1, Severity.CRITICAL: 0.2}, title="Drawdown")
@@ -169,8 +172,8 @@ def test_what_cannot_arrive_is_kept_as_dead(world: World, sink: Any) -> None:
     phone = Phone("phone", DeliveryError("revoked", permanent=True))
     monitor = world.monitor(phone, sink=sink)
     asyncio.run(world.see(monitor, 0.3))
-    ((item, error),) = sink.dead() if isinstance(sink, StoreSink) else sink.dead.values()
-    assert (item.handler, error) == ("phone", "revoked") and sink.pending(world.clock + timedelta(days=9)) == []
+    (item,) = sink.dead()
+    assert (item.handler, item.error) == ("phone", "revoked") and sink.pending(world.clock + timedelta(days=9)) == []
 
 
 def test_after_a_day_it_is_given_up(world: World, sink: Any) -> None:
@@ -184,8 +187,8 @@ def test_after_a_day_it_is_given_up(world: World, sink: Any) -> None:
             await monitor.deliver()
 
     asyncio.run(a_day())
-    ((_, error),) = sink.dead() if isinstance(sink, StoreSink) else sink.dead.values()
-    assert error == "OSError: down" and 90 <= 1000 - len(phone.moods) <= 97
+    (item,) = sink.dead()
+    assert item.error == "OSError: down" and 90 <= 1000 - len(phone.moods) <= 97
 
 
 def test_a_handler_no_longer_configured_does_not_lose_its_messages(world: World, sink: Any) -> None:
@@ -285,7 +288,7 @@ def test_a_store_that_cannot_be_written_stops_the_monitor_with_its_error(world: 
             raise StoreError("disk full")
 
     class Gone(MemorySink):
-        def pending(self, now: datetime) -> Any:
+        def pending(self, now: datetime, handler: str | None = None) -> Any:
             raise StoreError("disk gone")
 
     for broken in (Full(), Gone()):

@@ -13,7 +13,7 @@ from store_rows import start
 
 from portfolio_research.alerts import AlertType, AlreadyAcknowledged, Evaluation, Rule, Severity, evaluate, fingerprint
 from portfolio_research.config import AlertError
-from portfolio_research.monitor import MemorySink
+from portfolio_research.sinks import MemorySink
 from portfolio_research.store import Store, ledger, schema
 from portfolio_research.store.outbox import StoreSink
 
@@ -102,7 +102,7 @@ def test_a_message_waits_for_the_earlier_one_of_its_handler(sink: Any) -> None:
     assert [i.handler for i in sink.pending(NOW)] == ["email", "email"]
     later = [i for i in sink.pending(NOW + timedelta(minutes=1)) if i.handler == "log"]
     assert [i.attempts for i in later] == [1, 0] and later[0].id == first.id
-    sink.failed(first.id, "gone", None)
+    sink.give_up(first.id, "gone", NOW, {})
     assert [i.handler for i in sink.pending(NOW)] == ["log", "email", "email"] or len(sink.pending(NOW)) == 3
 
 
@@ -119,9 +119,9 @@ def test_everything_survives_a_restart(tmp_path: Path, store: Store) -> None:
         again = StoreSink(other, "main")
         assert again.load() == StoreSink(store, "main").load() and len(again.pending(NOW)) == 2
         first = again.pending(NOW)[0]
-        again.failed(first.id, "gone for good", None)
-        ((item, error),) = StoreSink(store, "main").dead()
-        assert (item.id, item.attempts, error) == (first.id, 1, "gone for good")
+        again.give_up(first.id, "gone for good", NOW, {})
+        (item,) = StoreSink(store, "main").dead()
+        assert (item.id, item.attempts, item.error) == (first.id, 1, "gone for good")
 
 
 def test_the_cursor_moves_in_the_same_transaction_or_nothing_is_written(store: Store) -> None:

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from portfolio_research.__main__ import app
 from portfolio_research.alerts import Evaluation, evaluate
+from portfolio_research.channels import _slack
 from portfolio_research.config import Settings
 from portfolio_research.engine import wiring
 from portfolio_research.engine.bot import HyperliquidTradingBot
-from portfolio_research.handlers import _mail, _slack
+from portfolio_research.handlers import _mail
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.monitor import PortfolioMonitor
 from portfolio_research.reports import runner

@@ -15,11 +15,11 @@ from sqlalchemy import Connection
 
 from portfolio_research.alerts import AlertType, Evaluation, Notice, Rule, Severity, default_rules
 from portfolio_research.analytics import PortfolioAnalytics
+from portfolio_research.channels import configured_channels, configured_handlers
 from portfolio_research.config import ConfigError, DataError, DataSettings, Settings, portfolio_home, store_url
 from portfolio_research.costs import costs_from
 from portfolio_research.data import check_prices, load_episodes, read_prices, sample_prices
 from portfolio_research.faults import quality_from
-from portfolio_research.handlers import configured_handlers
 from portfolio_research.market.candles import HyperliquidCandles
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.hyperliquid import HyperliquidFeed
@@ -30,6 +30,7 @@ from portfolio_research.rebalancing import policy_from
 from portfolio_research.simulation import SIMULATED, simulate_prices
 from portfolio_research.store import Store, ledger
 from portfolio_research.store.outbox import StoreSink
+from portfolio_research.vigil import configured_vigil
 
 SAMPLE_START, SAMPLE_LIVE_FROM = "2019-08-01", "2020-02-03"  # six computed months, then the crash of March 2020
 DEFAULT_BARS = 180  # computed past of another source: before its end, or at the beginning of a simulated market
@@ -70,11 +71,15 @@ class EngineSink(StoreSink):
         """Write one tick."""
         return super().commit(evaluation, handlers=handlers if self._tells() else (), now=now, extra=extra)
 
-    def _queue(self, conn: Connection, notice: Notice, handlers: Sequence[str], now: datetime) -> None:
+    def post(self, notice: Notice, handlers: Sequence[str], now: datetime) -> int:
+        """Queue a message that is not of a tick."""
+        return super().post(notice, handlers, now) if self._tells() else 0
+
+    def _queue(self, conn: Connection, notice: Notice, handlers: Sequence[str], now: datetime) -> int:
         if self._simulated:
             title, lines = f"{SIMULATED} {notice.title}", tuple(f"{SIMULATED} {line}" for line in notice.lines)
             notice = replace(notice, title=title, lines=lines)
-        super()._queue(conn, notice, handlers, now)
+        return super()._queue(conn, notice, handlers, now)
 
 
 def make_feed(settings: Settings) -> Feed:
@@ -159,12 +164,15 @@ def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], so
     `source` is the feed's: messages about a simulated market are marked.
     """
     wanted = settings.portfolio
-    dashboard = settings.dashboard
+    dashboard, home, told = settings.dashboard, portfolio_home(settings), wanted.monitoring
     return PortfolioMonitor(
-        configured_handlers(wanted.monitoring.handlers, portfolio_home(settings)),
-        rules=(*default_rules(wanted.monitoring.alerts), HALTED),
+        configured_handlers(told.handlers, home),
+        channels=configured_channels(told.handlers),
+        vigil=configured_vigil(told.heartbeat, home),
+        digest_hour=told.digest_hour,
+        rules=(*default_rules(told.alerts), HALTED),
         sink=EngineSink(store, wanted.name, tells, simulated=source.startswith(SIMULATED)),
-        check_interval=wanted.monitoring.check_interval,
+        check_interval=told.check_interval,
         portfolio=wanted.name,
         history=wanted.rebalancing.lookback,  # the returns on which the shown risk rests
         dashboard_url=f"http://{dashboard.host}:{dashboard.port}/" if dashboard.enabled else "",

@@ -24,7 +24,7 @@ from portfolio_research.alerts import (
     silence,
 )
 from portfolio_research.config import AlertError, LifecycleSettings
-from portfolio_research.monitor import known_alert
+from portfolio_research.sinks import known_alert
 from portfolio_research.store import schema
 from portfolio_research.store.database import Store, upsert, upsert_many
 from portfolio_research.store.encoding import to_json, to_text

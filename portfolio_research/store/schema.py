@@ -184,10 +184,10 @@ outbox = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("portfolio", Text, ForeignKey("portfolio.name"), nullable=False),
-    Column("dedup", Text, nullable=False),  # (tick, handler): the same tick never queues a message twice
+    Column("dedup", Text, nullable=False),  # key of the notice: no handler is given one twice
     Column("handler", Text, nullable=False),
     Column("notice", Text, nullable=False),  # JSON
-    Column("state", Text, nullable=False),  # pending | delivered | dead
+    Column("state", Text, nullable=False),  # pending | delivered | skipped | dead
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_at", Text, nullable=False),
     Column("last_error", Text, nullable=False, default=""),
