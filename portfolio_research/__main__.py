@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,12 +39,11 @@ from portfolio_research.config import (
 from portfolio_research.settings import load_settings, to_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import pandas as pd
 
     from portfolio_research.alert_backtest import AlertBacktest
-    from portfolio_research.alerts import AlertState
     from portfolio_research.market.candles import HyperliquidCandles
     from portfolio_research.market.fetch import CoinFetch
     from portfolio_research.market.funding import HyperliquidFunding
@@ -59,7 +59,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Hierarchical risk parity from notebook to bot: back-test, dashboard, report, rebalancing.",
 )
-alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge or resolve them.")
+alerts_app = typer.Typer(rich_markup_mode="rich", help="List alerts, acknowledge, resolve or silence them.")
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Fetch prices, and check a price file.")
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write or show the configuration.")
 app.add_typer(alerts_app, name="alerts")
@@ -715,90 +715,233 @@ def _sink(settings: Settings) -> StoreSink:
     return StoreSink(Store.open(store_url(settings)), name)
 
 
+def _chosen(ctx: typer.Context, config: Path | None, portfolio: str | None) -> Settings:
+    """Settings of a command of `alerts`: its own options, or those given before its name."""
+    given: Settings = _settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj
+    return given
+
+
+Everything = Annotated[bool, typer.Option("--all", help="Resolved and unconfirmed ones too.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
 @alerts_app.callback(invoke_without_command=True, epilog="Example: portfolio-research alerts ack 3f2a --comment 'seen'")
 def alerts(
     ctx: typer.Context,
     config: Config = None,
     portfolio: Portfolio = None,
-    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    everything: Everything = False,
+    as_json: AsJson = False,
 ) -> None:
     """List alerts, the worst first. Exit code 0 whether or not there are any."""
+    ctx.obj = _settings(config, portfolio={"name": portfolio})
+    if not ctx.invoked_subcommand:
+        _list_alerts(ctx.obj, everything=everything, as_json=as_json)
+
+
+@alerts_app.command("list", epilog="Example: portfolio-research alerts list --all --json")
+def alerts_list(
+    ctx: typer.Context,
+    config: Config = None,
+    portfolio: Portfolio = None,
+    everything: Everything = False,
+    as_json: AsJson = False,
+) -> None:
+    """List alerts, the worst first: who has each in hand, and why people hear nothing of it."""
+    _list_alerts(_chosen(ctx, config, portfolio), everything=everything, as_json=as_json)
+
+
+def _list_alerts(settings: Settings, *, everything: bool, as_json: bool) -> None:
+    from portfolio_research.store.alert_tables import alert_table
+    from portfolio_research.store.alert_view import list_alerts
+
+    sink = _sink(settings)
+    with sink.store.read() as conn:
+        shown = list_alerts(conn, sink.portfolio, datetime.now(UTC), everything=everything)
+    if as_json:
+        out.print_json(json.dumps(shown))
+    elif not shown:
+        out.print("No active alerts." if not everything else "No alerts so far.")
+    else:
+        out.print(alert_table(shown, _titled(sink, f"Alerts of {sink.portfolio}"), narrow=out.width < WIDE))
+
+
+def _titled(sink: StoreSink, title: str) -> str:
+    """A title that says so when the portfolio's prices are simulated."""
     from portfolio_research.store.ledger import portfolio_row
 
-    ctx.obj = _settings(config, portfolio={"name": portfolio})
-    if ctx.invoked_subcommand:
-        return
-    sink = _sink(ctx.obj)
-    states = sorted(sink.load().values(), key=lambda s: (s.severity, s.since), reverse=True)
-    shown = [s for s in states if everything or s.active]
-    if not shown:
-        out.print("No active alerts." if not everything else "No alerts so far.")
-        return
     with sink.store.read() as conn:
-        source = portfolio_row(conn, sink.portfolio).source
-    out.print(_alert_table(shown, _marked(f"Alerts of {sink.portfolio}", source=source)))
-
-
-def _alert_table(states: Sequence[AlertState], title: str) -> Table:
-    """A line for each alert; on a narrow terminal the message takes in what the smaller columns would say."""
-    narrow = out.width < WIDE
-    table = Table(title=title, show_lines=narrow)
-    for column in ("id", "severity") if narrow else ("id", "severity", "type", "state", "since"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("message", ratio=1)
-    if not narrow:
-        table.add_column("acknowledged by")
-    for s in states:
-        seen = f"{s.acknowledged_by}: {s.comment}" if s.acknowledged_by else ""
-        told = f"{s.message}\n{s.state} since {s.since:%Y-%m-%d}" + (f", {seen}" if seen else "")
-        rest = (told,) if narrow else (str(s.type), s.state, f"{s.since:%Y-%m-%d}", s.message, seen)
-        table.add_row(s.id[:8], str(s.severity), *map(escape, rest))
-    return table
+        return _marked(escape(title), source=portfolio_row(conn, sink.portfolio).source)
 
 
 Who = Annotated[str, typer.Option(help="Who you are.", envvar="USER")]
 Comment = Annotated[str, typer.Option(help="Why, for whoever reads it later.")]
+AlertId = Annotated[str, typer.Argument(help="Id, or how it begins.")]
+Until = Annotated[str | None, typer.Option("--until", help="Until when, UTC: 2026-03-12T18:00.")]
+Lasting = Annotated[str | None, typer.Option("--for", help="For how long: 90m, 4h, 2d.")]
 
 
-def _find(sink: StoreSink, alert_id: str) -> str:
-    """The one alert whose id begins so."""
-    found = [full for full in sink.load() if full.startswith(alert_id)]
+def _one(known: Iterable[str], begins: str, what: str, command: str) -> str:
+    """The one id that begins so."""
+    found = [full for full in known if full.startswith(begins)]
     if len(found) != 1:
         raise ConfigError(
-            f"{len(found) or 'no'} alerts have an id that begins with '{alert_id}'; "
-            "`portfolio-research alerts` lists them"
+            f"{len(found) or 'no'} {what} have an id that begins with '{begins}'; "
+            f"`portfolio-research alerts {command}` lists them"
         )
     return found[0]
 
 
-@alerts_app.command("ack", epilog="Example: portfolio-research alerts ack 3f2a --comment 'earnings day'")
+def _find(sink: StoreSink, alert_id: str) -> str:
+    return _one(sink.load(), alert_id, "alerts", "list --all")
+
+
+def _end_of(until: str | None, lasting: str | None, now: datetime) -> datetime | None:
+    """The end that --until or --for gives; None if neither is there."""
+    if until is not None and lasting is not None:
+        raise ConfigError(f"--until {until} and --for {lasting} exclude each other: give one of them")
+    if lasting is not None:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", lasting.strip())
+        if not found:
+            raise ConfigError(f"--for {lasting}: give a number and m, h or d, such as 90m, 4h or 2d")
+        return now + min(float(found[1]), 1e5) * {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}[found[2]]
+    if until is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError:
+        raise ConfigError(f"--until {until}: give a day or a time, such as 2026-03-12 or 2026-03-12T18:00, UTC") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@alerts_app.command("show", epilog="Example: portfolio-research alerts show 3f2a --json")
+def alerts_show(
+    ctx: typer.Context,
+    alert_id: AlertId,
+    config: Config = None,
+    portfolio: Portfolio = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one alert: numbers, who has it in hand, what holds it back, and its whole history."""
+    from portfolio_research.store.alert_tables import alert_facts, history_table
+    from portfolio_research.store.alert_view import show_alert
+
+    sink = _sink(_chosen(ctx, config, portfolio))
+    with sink.store.read() as conn:
+        alert = show_alert(conn, sink.portfolio, _find(sink, alert_id), datetime.now(UTC)) or {}
+    if as_json:
+        out.print_json(json.dumps(alert))
+        return
+    out.print(alert_facts(alert, _titled(sink, f"{alert['title']} ({alert['id']}) of {sink.portfolio}")))
+    out.print(history_table(alert["history"], narrow=out.width < WIDE))
+
+
+@alerts_app.command("ack", epilog="Example: portfolio-research alerts ack 3f2a --comment 'earnings day' --for 4h")
 def ack(
     ctx: typer.Context,
-    alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+    alert_id: AlertId,
     comment: Comment = "",
     who: Who = "operator",
+    until: Until = None,
+    lasting: Lasting = None,
     config: Config = None,
     portfolio: Portfolio = None,
 ) -> None:
-    """Acknowledge an alert: it stays active but stops repeating. A second acknowledgement is refused."""
-    sink = _sink(_settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj)
-    state = sink.acknowledge(_find(sink, alert_id), who, comment, datetime.now(UTC))
-    out.print(f"Acknowledged by {escape(who)}: {escape(state.message)}")
+    """Acknowledge an alert: it stays active but stops repeating. A second acknowledgement is refused.
+
+    Without an end it lasts for `portfolio.monitoring.lifecycle.acknowledged_hours`; it also ends when it gets worse.
+    """
+    now = datetime.now(UTC)
+    end = _end_of(until, lasting, now)
+    sink = _sink(_chosen(ctx, config, portfolio))
+    state = sink.acknowledge(_find(sink, alert_id), who, comment, now, end)
+    lasts = f" until {state.acknowledged_until:%Y-%m-%d %H:%M} UTC" if state.acknowledged_until else ""
+    out.print(f"Acknowledged by {escape(who)}{lasts}: {escape(state.message)}", soft_wrap=True, highlight=False)
 
 
 @alerts_app.command("resolve", epilog="Example: portfolio-research alerts resolve 3f2a --comment 'position closed'")
 def resolve(
     ctx: typer.Context,
-    alert_id: Annotated[str, typer.Argument(help="Id, or how it begins.")],
+    alert_id: AlertId,
     comment: Comment = "",
     who: Who = "operator",
     config: Config = None,
     portfolio: Portfolio = None,
 ) -> None:
-    """Close an alert by hand. It opens again if its limit is still breached at the next check."""
-    sink = _sink(_settings(config, portfolio={"name": portfolio}) if config or portfolio else ctx.obj)
+    """Close an alert by hand. It opens again if its limit is still breached at the next checks."""
+    sink = _sink(_chosen(ctx, config, portfolio))
     state = sink.resolve(_find(sink, alert_id), who, comment, datetime.now(UTC))
-    out.print(f"Resolved by {escape(who)}: {escape(state.message)}")
+    out.print(f"Resolved by {escape(who)}: {escape(state.message)}", soft_wrap=True, highlight=False)
+
+
+@alerts_app.command("silence", epilog="Example: portfolio-research alerts silence --rule volatility --for 4h --comment 'FOMC'")
+def alerts_silence(
+    ctx: typer.Context,
+    rule: Annotated[str, typer.Option(help="Id of the rule, e.g. drawdown; default every rule.")] = "",
+    subject: Annotated[str, typer.Option(help="Its subject, e.g. an asset; default any.")] = "",
+    max_severity: Annotated[
+        str, typer.Option(help="low, medium, high or critical: what is worse is still told.")
+    ] = "high",
+    until: Until = None,
+    lasting: Lasting = None,
+    comment: Comment = "",
+    who: Who = "operator",
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Every portfolio in this store.")] = False,
+    config: Config = None,
+    portfolio: Portfolio = None,
+) -> None:
+    """Hold messages back for a time, at most 30 days. Alerts are followed all the same; what still burns is told at the end."""
+    from portfolio_research.alerts import Severity
+    from portfolio_research.store.alert_view import load_viewer
+
+    now = datetime.now(UTC)
+    end = _end_of(until, lasting, now)
+    if end is None:
+        raise ConfigError("a silence needs an end: give --for 4h, or --until 2026-03-12T18:00")
+    if max_severity not in list(Severity):
+        raise ConfigError(f"--max-severity {max_severity}: choose one of {', '.join(Severity)}")
+    sink = _sink(_chosen(ctx, config, portfolio))
+    with sink.store.read() as conn:
+        load_viewer(conn, sink.portfolio, now).check_rule(rule)
+    about: dict[str, Any] = {"rule": rule, "subject": subject, "max_severity": Severity(max_severity)}
+    made = sink.silence(who, comment, now, end, everywhere=everywhere, **about)
+    told = f"Silenced until {made.ends:%Y-%m-%d %H:%M} UTC, up to {max_severity}. To end it: portfolio-research alerts unsilence {made.id[:8]}"
+    out.print(told, soft_wrap=True, highlight=False)
+
+
+@alerts_app.command("silences", epilog="Example: portfolio-research alerts silences")
+def alerts_silences(
+    ctx: typer.Context, config: Config = None, portfolio: Portfolio = None, as_json: AsJson = False
+) -> None:
+    """List the silences that have not ended."""
+    from portfolio_research.store.alert_tables import silence_table
+    from portfolio_research.store.alert_view import silence_view
+
+    sink = _sink(_chosen(ctx, config, portfolio))
+    shown = [silence_view(one) for one in sink.silences(datetime.now(UTC))]
+    if as_json:
+        out.print_json(json.dumps(shown))
+    elif not shown:
+        out.print("No silences: everything worth telling is told.")
+    else:
+        out.print(silence_table(shown, _titled(sink, f"Silences of {sink.portfolio}"), narrow=out.width < WIDE))
+
+
+@alerts_app.command("unsilence", epilog="Example: portfolio-research alerts unsilence 9c41 --comment 'back at the desk'")
+def alerts_unsilence(
+    ctx: typer.Context,
+    silence_id: Annotated[str, typer.Argument(help="Id of the silence, or how it begins.")],
+    comment: Comment = "",
+    who: Who = "operator",
+    config: Config = None,
+    portfolio: Portfolio = None,
+) -> None:
+    """End a silence now: what is still active is told at the next check."""
+    now = datetime.now(UTC)
+    sink = _sink(_chosen(ctx, config, portfolio))
+    full = _one([one.id for one in sink.silences(now)], silence_id, "silences", "silences")
+    sink.end_silence(full, who, comment, now)
+    out.print(f"Silence {full[:8]} ended by {escape(who)}", soft_wrap=True, highlight=False)
 
 
 @alerts_app.command("backtest", epilog="Example: portfolio-research alerts backtest prices.csv --picture alerts.png")

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,7 +39,12 @@ COMMANDS = [
     "data fetch",
     "alerts ack",
     "alerts backtest",
+    "alerts list",
     "alerts resolve",
+    "alerts show",
+    "alerts silence",
+    "alerts silences",
+    "alerts unsilence",
     "config init",
     "config show",
 ]
@@ -367,6 +372,12 @@ def alerted(home: Path, portfolio: str) -> StoreSink:
     return sink
 
 
+def one_line(table: str) -> str:
+    """A table's text without its frame, column by column."""
+    rows = [line.strip("│").split("│") for line in table.splitlines() if line.startswith("│")]
+    return " ".join(" ".join(" ".join(column).split()) for column in zip(*rows, strict=True))
+
+
 @pytest.mark.parametrize("columns", [60, 80, 160])
 def test_alerts_can_be_read_on_any_terminal(
     cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
@@ -388,5 +399,80 @@ def test_an_alert_of_another_portfolio_is_acknowledged_once(cli, tmp_path: Path)
     assert "Acknowledged by ann" in said
     again = cli("alerts", "--portfolio", "other", "ack", alert.id[:8], expect=2)
     assert "ann" in again.stderr and "Traceback" not in again.stderr
-    assert "ann: seen" in cli("alerts", "--portfolio", "other").stdout
+    assert re.search(r"acknowledged by ann until .*seen", one_line(cli("alerts", "--portfolio", "other").stdout))
     assert "ann" not in cli("alerts").stdout
+
+
+def test_the_list_says_who_has_an_alert_and_what_holds_it_back(cli, tmp_path: Path) -> None:
+    (alert,) = alerted(tmp_path / "home", "main").load().values()
+    assert json.loads(cli("alerts", "list", "--json").stdout)[0]["silenced_until"] is None
+    said = cli("alerts", "ack", alert.id[:6], "--for", "4h", "--who", "ann", "--comment", "[hedged]").stdout
+    assert re.search(r"by ann until \d{4}-\d\d-\d\d \d\d:\d\d UTC: Volatility", said)
+    about = ["--rule", "volatility", "--comment", "expiry day", "--until", f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"]
+    made = cli("alerts", "silence", "--who", "bob", *about).stdout
+    (shown,) = json.loads(cli("alerts", "--json").stdout)
+    assert (shown["acknowledged_by"], shown["state"], shown["peak"]) == ("ann", "acknowledged", 1.83)
+    lasts = datetime.fromisoformat(shown["acknowledged_until"]) - datetime.fromisoformat(shown["acknowledged_at"])
+    assert lasts == timedelta(hours=4) and shown["silenced_until"].startswith(about[-1])
+    told = one_line(cli("alerts", "list").stdout)
+    assert "[hedged]" in told and f"silenced until {about[-1]} 00:00 UTC" in told
+    listed = one_line(cli("alerts", "silences").stdout)
+    assert all(word in listed for word in ("volatility", "high", "bob", "expiry day"))
+    (silence,) = json.loads(cli("alerts", "silences", "--json").stdout)
+    assert f"unsilence {silence['id'][:8]}" in made and "ended by" in cli("alerts", "unsilence", silence["id"][:5]).stdout
+    assert "No silences" in cli("alerts", "silences").stdout
+    assert json.loads(cli("alerts", "--json").stdout)[0]["silenced_until"] is None
+
+
+@pytest.mark.parametrize("columns", [70, 160])
+def test_show_tells_the_whole_history(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    (alert,) = alerted(tmp_path / "home", "main").load().values()
+    cli("alerts", "silence", "--rule", "volatility", "--for", "90m", "--comment", "known", "--who", "bob")
+    cli("alerts", "ack", alert.id, "--who", "ann", "--comment", "seen")
+    cli("alerts", "resolve", alert.id, "--who", "ann", "--comment", "hedged")
+    monkeypatch.setattr(command_line.out, "_width", columns)
+    lines = cli("alerts", "show", alert.id[:4]).stdout.splitlines()
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= columns and alert.id in lines[0]
+    rows = [line for line in lines if line.startswith("│ 20")]
+    happened = ("first breach", "fired", "silenced", "acknowledged", "resolved")
+    assert all(re.search(f" {word} ", row) for word, row in zip(happened, rows, strict=True)), text
+    assert "2020-03-12 00:00" in rows[0] and "“hedged”" in rows[-1] and "ann" in rows[-1], text
+    assert re.search(r"worst +1\.83", text) and re.search(r"limit +1\.5", text)
+    shown = json.loads(cli("alerts", "show", alert.id, "--json").stdout)
+    assert [one["kind"] for one in shown["history"]] == ["pending", "fired", "silenced", "acknowledged", "resolved"]
+    assert shown["state"] == "resolved" and shown["silences"][0]["comment"] == "known"
+    assert "No active alerts" in cli("alerts").stdout and alert.id[:8] in cli("alerts", "list", "--all").stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["ack", "ID", "--for", "4h", "--until", "2030-01-01"], "exclude each other"),
+        (["ack", "ID", "--for", "4 weeks"], "--for 4 weeks: give a number and m, h or d"),
+        (["ack", "ID", "--until", "tomorrow"], "--until tomorrow: give a day or a time"),
+        (["ack", "ID", "--until", "2020-01-01"], "must end after now"),
+        (["ack", "ID", "--for", "31d"], "within 30 days"),
+        (["ack", "zz"], "`portfolio-research alerts list --all` lists them"),
+        (["show", "zz"], "no alerts have an id"),
+        (["silence", "--comment", "x"], "a silence needs an end"),
+        (["silence", "--for", "1h"], "say why"),
+        (["silence", "--for", "1h", "--comment", "x", "--rule", "volatilty"], "did you mean volatility?"),
+        (["silence", "--for", "1h", "--comment", "x", "--max-severity", "awful"], "choose one of low, medium"),
+        (["silence", "--for", "0h", "--comment", "x"], "must end after now"),
+        (["unsilence", "zz"], "`portfolio-research alerts silences` lists them"),
+    ],
+)
+def test_what_cannot_be_done_to_an_alert_names_the_remedy(cli, tmp_path: Path, command: list[str], told: str) -> None:
+    sink = alerted(tmp_path / "home", "main")
+    (alert,), before = sink.load().values(), len(sink.events())
+    done = cli("alerts", *(alert.id if word == "ID" else word for word in command), expect=2)
+    assert told in done.stderr and "Traceback" not in done.stderr and len(sink.events()) == before
+
+
+def test_a_silence_of_every_portfolio_says_so(cli, tmp_path: Path) -> None:
+    alerted(tmp_path / "home", "main")
+    cli("alerts", "silence", "--for", "1h", "--comment", "moving house", "--everywhere")
+    assert "every rule, every portfolio" in one_line(cli("alerts", "silences").stdout)
