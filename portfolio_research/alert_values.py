@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .analytics import _ENOUGH, _SHORT, PortfolioAnalytics
 from .backtest import BacktestResult
 from .bookkeeping import market_of
+from .breaches import var_breach_p
 from .config import ConfigError, DataError
 from .data import Array
 from .metrics import REGISTRY, drawdown, report
@@ -37,7 +38,9 @@ def _path(returns: "pd.Series[float]", analytics: PortfolioAnalytics) -> dict[st
         terms: dict[str, Any] = {"periods_per_year": analytics.periods_per_year, "risk_free_rate": analytics.risk_free_rate}
         recent[:, _ENOUGH - 1 :] = report(windows, **terms).to_numpy()
     depth = 0.0 - drawdown(returns).to_numpy(dtype=np.float64)
-    return {"drawdown": depth, "daily_loss": np.maximum(-x, 0.0), **dict(zip(REGISTRY, recent, strict=True))}
+    broken = var_breach_p(returns).to_numpy(dtype=np.float64)
+    first = {"drawdown": depth, "daily_loss": np.maximum(-x, 0.0), "var_breach_p": broken}
+    return first | dict(zip(REGISTRY, recent, strict=True))
 
 # %% ../nbs/33_alert_values.ipynb #22f48e8e
 _BATCH = 256  # bars at a time: their windows overlap, so one product serves all
@@ -93,6 +96,7 @@ def _book_numbers(known: Array, weights: Array, past: Array) -> dict[str, Array]
         "var": 0.0 - _place(np.sort(past, axis=1), np.minimum(place, n - 1)),
         "max_risk_share": shares.max(axis=1),
         "volatility_ratio": newest.std(axis=1, ddof=1) / np.sqrt(variance),
+        "book_volatility": np.sqrt(variance),
     }
     still = enough & ~(np.sqrt(variance) > 1e-9 * (np.abs(weights) @ np.abs(known).max(axis=0)))
     return {name: np.where(enough, value, np.nan) for name, value in out.items()} | {"still": still}
@@ -192,7 +196,8 @@ def monitor_history(
     _checked(portfolio_returns, weights)
     x, nothing = np.asarray(portfolio_returns, dtype=np.float64), np.full(len(portfolio_returns), np.nan)
     out = _path(portfolio_returns, terms)
-    out |= dict.fromkeys(("var", "max_risk_share", "volatility_ratio", "max_weight", "effective_n", "open_positions"), nothing)
+    book = ("var", "max_risk_share", "volatility_ratio", "book_volatility", "max_weight", "effective_n", "open_positions")
+    out |= dict.fromkeys(book, nothing)
     held = None if weights is None else weights.loc[portfolio_returns.index]
     out |= {} if held is None else _book(held)
     out["risk_score"] = _score(out["drawdown"], out["max_weight"], _rank(x), _tail(x))

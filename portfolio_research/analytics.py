@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .attribution import Contributions, contributions
 from .backtest import REGIME_HISTORY
+from .breaches import var_breach_p
 from .budget import RiskBudget, risk_budget
 from .config import ConfigError, DataError
 from .costs import Costs, Liquidity, trade_costs
@@ -132,15 +133,17 @@ class _Explained(_Risk):
 # %% ../nbs/23_analytics.ipynb #201cab64
 _SHORT = 10  # bars of the short volatility
 _ENOUGH = 20  # bars below which nothing is said
+_BREACHES = 30 + 252  # bars of the test of the value at risk, and of its first limit
 
 
 def _path_values(returns: pd.Series, window: int, periods_per_year: float, risk_free_rate: float) -> dict[str, float]:
     "What the portfolio's own history says: every metric of the recent window, by its name in the registry."
     known = returns.dropna()
-    out = dict.fromkeys(("drawdown", "daily_loss", *REGISTRY), np.nan)
+    out = dict.fromkeys(("drawdown", "daily_loss", "var_breach_p", *REGISTRY), np.nan)
     if len(known):
         out["drawdown"] = -float(drawdown(known).iloc[-1]) + 0.0
         out["daily_loss"] = max(-float(known.iloc[-1]), 0.0)
+        out["var_breach_p"] = float(var_breach_p(known.iloc[-_BREACHES:]).iloc[-1])
     if len(known) >= _ENOUGH:
         recent = report(known.iloc[-window:], periods_per_year=periods_per_year, risk_free_rate=risk_free_rate)
         out |= dict(zip(REGISTRY, recent.to_numpy(dtype=float).tolist(), strict=True))
@@ -149,14 +152,15 @@ def _path_values(returns: pd.Series, window: int, periods_per_year: float, risk_
 # %% ../nbs/23_analytics.ipynb #8223cf10
 def _book_values(weights: pd.Series, asset_returns: pd.DataFrame) -> dict[str, float]:
     "What the present weights on past asset returns say."
-    out = dict.fromkeys(("var", "max_risk_share", "volatility_ratio"), np.nan)
+    out = dict.fromkeys(("var", "max_risk_share", "volatility_ratio", "book_volatility"), np.nan)
     held = weights[weights != 0]
     past = asset_returns.reindex(columns=held.index).dropna()
     if len(held) and len(past) >= _ENOUGH:
         risk = portfolio_risk(past, held)
         book = past.to_numpy() @ held.to_numpy()
         long = book.std(ddof=1)
-        out["volatility_ratio"] = float(book[-_SHORT:].std(ddof=1) / long) if long else np.nan
+        if long:
+            out["volatility_ratio"], out["book_volatility"] = float(book[-_SHORT:].std(ddof=1) / long), float(long)
         out["var"], out["max_risk_share"] = risk["var"], risk["max_risk_share"]
     return out
 

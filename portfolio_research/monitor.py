@@ -181,7 +181,8 @@ def _read(risk_manager: Any, analytics: Any, data_collector: Any, history: int) 
     "The values by metric, or none and why."
     try:
         assets = data_collector.returns(history)
-        return dict(analytics.monitor_values(risk_manager.positions, risk_manager.portfolio_returns, assets)), ""
+        found = dict(analytics.monitor_values(risk_manager.positions, risk_manager.portfolio_returns, assets))
+        return found, str(found.pop("problem", ""))
     except Exception as error:  # whatever is wrong there must not stop the monitor; it becomes an alert
         return {}, f"{type(error).__name__}: {error}"
 

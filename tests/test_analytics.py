@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from portfolio_research.analytics import PortfolioAnalytics
 from portfolio_research.backtest import market_regime
+from portfolio_research.breaches import var_breach_p
 from portfolio_research.config import ConfigError, DataError
 from portfolio_research.costs import Costs, trade_costs
 from portfolio_research.data import sample_prices, to_returns
@@ -215,7 +216,10 @@ def test_monitor_values_are_those_of_the_parts() -> None:
     own = RETURNS @ TARGET
     values = STOCKS.monitor_values(book, own, RETURNS)
     assert set(values) - set(REGISTRY) == {"drawdown", "daily_loss", "var", "max_weight", "effective_n",
-                                           "max_risk_share", "open_positions", "volatility_ratio", "risk_score"}
+                                           "max_risk_share", "open_positions", "volatility_ratio", "risk_score",
+                                           "var_breach_p", "book_volatility"}
+    assert values["var_breach_p"] == var_breach_p(own).iloc[-1] < 0.01  # March 2020
+    assert values["book_volatility"] == pytest.approx((RETURNS @ book.weights().reindex(RETURNS.columns, fill_value=0)).std())
     wealth = (1 + own).cumprod()
     assert values["drawdown"] == pytest.approx(1 - wealth.iloc[-1] / wealth.max()) and values["drawdown"] > 0.1
     assert values["daily_loss"] == pytest.approx(max(-own.iloc[-1], 0))

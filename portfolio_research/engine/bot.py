@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -23,7 +25,15 @@ from sqlalchemy import Connection
 
 from portfolio_research.backtest import REGIME_HISTORY, market_regime
 from portfolio_research.calendars import calendar_from, new_slot
-from portfolio_research.config import ConfigError, DataError, OptimizationError, PortfolioError, Settings, StoreError
+from portfolio_research.config import (
+    ConfigError,
+    DataError,
+    OptimizationError,
+    PortfolioError,
+    Settings,
+    StoreError,
+    VenueError,
+)
 from portfolio_research.costs import costs_from
 from portfolio_research.engine import wiring
 from portfolio_research.engine.execution import AdvancedExecutor, Desk, OrderExecutor, plan, trades_of
@@ -31,6 +41,7 @@ from portfolio_research.engine.record import TrackRecord, report_payload
 from portfolio_research.engine.risk import RiskManager
 from portfolio_research.engine.schedule import STAGES, Schedule
 from portfolio_research.engine.supervisor import Halted, Loop, RestartPolicy, Supervisor
+from portfolio_research.engine.watch import Watch, drift
 from portfolio_research.market.collector import DataCollector
 from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.paper import PaperExchange
@@ -42,6 +53,8 @@ from portfolio_research.targets import optimizer_from, refit
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+VENUE_SECONDS = 10.0  # for a venue to say what it holds
+OVERDUE = 2.0  # check intervals after which a tick, or the work on one, is missed
 LAST_WORDS_SECONDS = 5.0  # for messages that wait when the engine ends
 FATAL = (StoreError, DataError, ConfigError, OptimizationError)  # the same again would fail the same way
 
@@ -114,6 +127,7 @@ class HyperliquidTradingBot:
         self.order_executor = OrderExecutor(self.store, self.venue, self.risk_manager, desk)
         self.advanced_executor = AdvancedExecutor(self.order_executor)
         self.portfolio_monitor = wiring.make_monitor(self.settings, self.store, self._tells, self.feed.source)
+        self.watch = Watch(self.portfolio_monitor.check_interval, promised=hasattr(self.feed, "poll_seconds"))
 
     def _take_up(self) -> None:
         """Continue from what the store holds."""
@@ -164,6 +178,7 @@ class HyperliquidTradingBot:
             "monitoring": self._monitoring_loop,
             "heartbeat": self._heartbeat_loop,
             "delivery": self._delivery_loop,
+            "watch": self._watch_loop,
         }
 
     def _may_end(self) -> bool:
@@ -252,6 +267,7 @@ class HyperliquidTradingBot:
     async def _ticks(self, after: datetime | None) -> AsyncIterator[Tick]:
         """The feed's ticks; every part sees the new prices before the first loop does."""
         async for tick in self.feed.ticks(after):
+            self.watch.heard()
             self.data_collector.observe(tick)
             self.risk_manager.mark(tick.closes)
             self.order_executor.now = tick.ts
@@ -267,8 +283,45 @@ class HyperliquidTradingBot:
         if not tick.is_bar:  # a crash need not wait for the close to be noticed
             self.risk_manager.portfolio_returns = self._returns_at(tick.ts)
         parts = self.risk_manager, self.portfolio_analytics, self.data_collector
+        self.portfolio_analytics.machine = await self._machine(0.0)
         await self.portfolio_monitor.check(*parts, now=tick.ts, deliver=False, commit_hook=advance)
         self._done["monitoring"] = tick.ts
+
+    async def _machine(self, hanging: float) -> dict[str, float]:
+        """How the machine is; `hanging` is for how many seconds a loop has been at work on one tick."""
+        with self.store.read() as conn:
+            waiting = self.watch.orders(ledger.unanswered(conn, self.name))
+        held = {asset: Decimal(position.size) for asset, position in self.risk_manager.positions.items()}
+        try:
+            async with asyncio.timeout(VENUE_SECONDS):
+                theirs = await self.venue.positions()
+            differs = drift(held, theirs, self.risk_manager.marks, self.risk_manager.equity)
+        except (VenueError, TimeoutError) as error:
+            log.warning("the venue did not say what it holds: %s", error or "no answer")
+            differs = math.nan
+        return {**self.watch.ages(hanging), "order_age": waiting, "position_drift": differs}
+
+    async def _watch_loop(self) -> None:
+        """Checks by the clock when ticks stay away or a loop hangs: nobody else would notice, the monitor waits too."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.watch.interval):
+                    return await self._ended()
+            if not self.schedule.ended and max(self.watch.ages(self.schedule.at_work[1]).values()) >= OVERDUE:
+                await self._check_machine()
+
+    async def _check_machine(self) -> None:
+        stage, seconds = self.schedule.at_work
+        self.portfolio_analytics.machine = await self._machine(seconds)
+        if stage:
+            self._retitle("loop-stuck", f"Checks that the {stage} loop hangs")
+        parts = self.risk_manager, self.portfolio_analytics, self.data_collector
+        await self.portfolio_monitor.check(*parts, now=self.order_executor.now, deliver=False)
+
+    def _retitle(self, rule_id: str, title: str) -> None:
+        """Let a rule about the machine say what it is about."""
+        monitor = self.portfolio_monitor
+        monitor.rules = tuple(replace(rule, title=title) if rule.id == rule_id else rule for rule in monitor.rules)
 
     def _returns_at(self, ts: datetime) -> pd.Series[float]:
         """The track record, and the return since its newest bar at the marks of now."""
@@ -420,14 +473,11 @@ class HyperliquidTradingBot:
         log.critical("engine of portfolio %s halted: %s", self.name, reason)
         self.risk_manager.halt(reason)
         self.portfolio_analytics.halted = 1.0
-        monitor = self.portfolio_monitor
-        monitor.rules = tuple(
-            replace(rule, title=f"Engine halted ({reason})") if rule.id == wiring.HALTED.id else rule
-            for rule in monitor.rules
-        )
+        self._retitle(wiring.HALTED, f"Engine halted ({reason})")
         try:
             self._beat("halted", reason)
-            await monitor.check(self.risk_manager, self.portfolio_analytics, self.data_collector, deliver=False)
+            parts = self.risk_manager, self.portfolio_analytics, self.data_collector
+            await self.portfolio_monitor.check(*parts, deliver=False)
             await self._send_what_waits()
         except PortfolioError as error:
             log.critical("the halt of portfolio %s could not be recorded: %s", self.name, error)

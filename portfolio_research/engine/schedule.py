@@ -7,6 +7,7 @@ finished a bar lets it pass.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 
@@ -37,6 +38,7 @@ class Schedule:
         self._turn = [asyncio.Event() for _ in stages]
         self._turn[0].set()
         self._closing = asyncio.Event()
+        self._since = time.monotonic()  # when the baton came to whoever holds it
 
     async def ticks(self, stage: str, *, bars_only: bool = False) -> AsyncIterator[Tick]:
         """The ticks of one stage, each only when the stages before it have finished with it."""
@@ -55,6 +57,12 @@ class Schedule:
         """Time of the newest tick that went through every stage."""
         return self._last
 
+    @property
+    def at_work(self) -> tuple[str, float]:
+        """The stage that works on a tick, and for how many seconds by now; ("", 0) while there is none."""
+        holder = next((stage for stage, turn in zip(self.stages, self._turn, strict=True) if turn.is_set()), "")
+        return (holder, time.monotonic() - self._since) if self._tick is not None else ("", 0.0)
+
     async def _wait(self, index: int) -> Tick | None:
         await self._turn[index].wait()
         if self._tick is None and not self.ended:
@@ -67,6 +75,7 @@ class Schedule:
 
     def _pass(self, index: int) -> None:
         self._turn[index].clear()
+        self._since = time.monotonic()
         if index + 1 == len(self.stages) and self._tick is not None:
             self._last, self._tick = self._tick.ts, None
         self._turn[(index + 1) % len(self.stages)].set()
@@ -85,7 +94,7 @@ class Schedule:
                 wait.cancel()
         if tick is None:
             self._finish()
-        self._tick = tick
+        self._tick, self._since = tick, time.monotonic()
 
     async def _next(self) -> Tick | None:
         if self._ticks is None:

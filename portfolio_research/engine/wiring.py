@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection
 
-from portfolio_research.alerts import AlertType, Evaluation, Notice, Rule, Severity, default_rules
+from portfolio_research.alert_people import lifecycle_from
+from portfolio_research.alerts import Evaluation, Notice, Rule, custom_rules, default_rules, system_rules
 from portfolio_research.analytics import PortfolioAnalytics
 from portfolio_research.channels import configured_channels, configured_handlers
-from portfolio_research.config import ConfigError, DataError, DataSettings, Settings, portfolio_home, store_url
+from portfolio_research.config import (
+    ConfigError,
+    DataError,
+    DataSettings,
+    MonitoringSettings,
+    RuleSettings,
+    Settings,
+    portfolio_home,
+    store_url,
+)
 from portfolio_research.costs import costs_from
 from portfolio_research.data import check_prices, load_episodes, read_prices, sample_prices
 from portfolio_research.faults import quality_from
@@ -34,19 +45,25 @@ from portfolio_research.vigil import configured_vigil
 
 SAMPLE_START, SAMPLE_LIVE_FROM = "2019-08-01", "2020-02-03"  # six computed months, then the crash of March 2020
 DEFAULT_BARS = 180  # computed past of another source: before its end, or at the beginning of a simulated market
-HALTED = Rule(
-    "engine-halted", AlertType.SYSTEM, "engine_halted", {Severity.CRITICAL: 1.0}, title="Engine halted", clear_ticks=1
-)
+HALTED = "engine-halted"  # the rule that tells of it
 
 
 class EngineAnalytics(PortfolioAnalytics):
-    """The analytics, and one number that only the engine knows."""
+    """The analytics, what only the engine knows, and what rules of one's own may want to look at."""
 
-    halted = 0.0  # 1.0 once a loop had to be given up
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.halted = 0.0  # 1.0 once a loop had to be given up
+        self.machine: dict[str, float] = {}  # how the machine is, see `Watch`
 
-    def monitor_values(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The watched numbers, with `engine_halted`."""
-        return {**super().monitor_values(*args, **kwargs), "engine_halted": self.halted}
+    def monitor_values(self, positions: Any, portfolio_returns: Any, asset_returns: Any) -> dict[str, Any]:
+        """The watched numbers. If they cannot be computed, the machine is still watched, and `problem` says why."""
+        known: dict[str, Any] = {"engine_halted": self.halted, **self.machine}
+        try:
+            known |= super().monitor_values(positions, portfolio_returns, asset_returns)
+        except Exception as error:  # whatever is wrong with the numbers must not hide that the engine halted
+            known["problem"] = f"{type(error).__name__}: {error}"
+        return known | {"positions": positions, "portfolio_returns": portfolio_returns, "asset_returns": asset_returns}
 
 
 class EngineSink(StoreSink):
@@ -158,6 +175,28 @@ def make_analytics(settings: Settings) -> EngineAnalytics:
     )
 
 
+def make_rules(wanted: MonitoringSettings) -> tuple[Rule, ...]:
+    """The table, the machine's rules, and one's own."""
+    limits = wanted.alerts
+    functions = {rule.function: _function(rule) for rule in wanted.rules if rule.function}
+    return (*default_rules(limits), *system_rules(limits), *custom_rules(wanted.rules, functions, limits))
+
+
+def _function(rule: RuleSettings) -> Callable[[Mapping[str, Any]], float]:
+    """The function that a rule names."""
+    module, _, name = rule.function.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"portfolio.monitoring.rules: {rule.id} wants {rule.function}, and {error}: correct the name, or put the "
+            "folder of the module on PYTHONPATH"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"portfolio.monitoring.rules: {rule.id} wants {rule.function}, which is no function")
+    return found  # type: ignore[no-any-return]
+
+
 def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], source: str = "") -> PortfolioMonitor:
     """The monitor as configured; it queues messages only while `tells()`, and always records.
 
@@ -170,7 +209,8 @@ def make_monitor(settings: Settings, store: Store, tells: Callable[[], bool], so
         channels=configured_channels(told.handlers),
         vigil=configured_vigil(told.heartbeat, home),
         digest_hour=told.digest_hour,
-        rules=(*default_rules(told.alerts), HALTED),
+        rules=make_rules(told),
+        lifecycle=lifecycle_from(told.lifecycle),
         sink=EngineSink(store, wanted.name, tells, simulated=source.startswith(SIMULATED)),
         check_interval=told.check_interval,
         portfolio=wanted.name,

@@ -305,6 +305,13 @@ def find_order(conn: Connection, order_cloid: str) -> PlannedOrder | None:
     return PlannedOrder.from_row(row) if row is not None else None
 
 
+def unanswered(conn: Connection, portfolio: str) -> list[str]:
+    """Orders that were sent and of which nobody knows yet what became."""
+    table = schema.order
+    sent = select(table.c.cloid).where(table.c.portfolio == portfolio, table.c.state == "sent").order_by(table.c.cloid)
+    return list(conn.execute(sent).scalars())
+
+
 def set_order_state(conn: Connection, order_cloid: str, state: str, reason: str | None = None) -> None:
     """Move an order on."""
     table = schema.order
