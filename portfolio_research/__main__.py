@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
@@ -942,6 +943,73 @@ def alerts_unsilence(
     full = _one([one.id for one in sink.silences(now)], silence_id, "silences", "silences")
     sink.end_silence(full, who, comment, now)
     out.print(f"Silence {full[:8]} ended by {escape(who)}", soft_wrap=True, highlight=False)
+
+
+@alerts_app.command("test-channel", epilog="Example: portfolio-research alerts test-channel slack")
+def alerts_test_channel(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="log, email, slack, webhook or notify; default all that are on.")] = None,
+    config: Config = None,
+    portfolio: Portfolio = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a real test message through the configured channels. Exit code 2 if one did not take it."""
+    import asyncio
+
+    from portfolio_research.channels import configured_channels, configured_handlers, try_channels
+
+    settings = _chosen(ctx, config, portfolio)
+    channels = settings.portfolio.monitoring.handlers
+    on = {handler.name: handler for handler in configured_handlers(channels, portfolio_home(settings))}
+    if name is not None and name not in on:
+        raise ConfigError(
+            f"no channel {name} is on, there is: {', '.join(on)}; turn it on in portfolio.monitoring.handlers.{name}"
+        )
+    board = settings.dashboard
+    url = f"http://{board.host}:{board.port}/" if board.enabled else ""
+    chosen = list(on.values()) if name is None else [on[name]]
+    told = asyncio.run(try_channels(chosen, settings.portfolio.name, url))
+    if as_json:
+        out.print_json(json.dumps({each: {"arrived": not why, "error": why} for each, why in told.items()}))
+    else:
+        from portfolio_research.store.alert_tables import channel_table
+
+        out.print(channel_table(told, configured_channels(channels)))
+    if any(told.values()):
+        raise typer.Exit(2)
+
+
+@alerts_app.command("dead", epilog="Example: portfolio-research alerts dead")
+def alerts_dead(ctx: typer.Context, config: Config = None, portfolio: Portfolio = None, as_json: AsJson = False) -> None:
+    """List messages that never arrived, with the last error: `alerts retry` sends one again, `alerts drop` forgets it."""
+    from portfolio_research.store.alert_tables import dead_table
+    from portfolio_research.store.encoding import plain
+
+    sink = _sink(_chosen(ctx, config, portfolio))
+    dead = sink.dead()
+    if as_json:
+        out.print_json(json.dumps([plain(asdict(item)) for item in dead]))
+    elif not dead:
+        out.print("No dead letters: every message arrived or is on its way.")
+    else:
+        out.print(dead_table(dead, _titled(sink, f"Messages of {sink.portfolio} that never arrived"), narrow=out.width < WIDE))
+
+
+Letter = Annotated[int, typer.Argument(help="Number of the message, as `alerts dead` lists it.")]
+
+
+@alerts_app.command("retry", epilog="Example: portfolio-research alerts retry 12")
+def alerts_retry(ctx: typer.Context, letter: Letter, config: Config = None, portfolio: Portfolio = None) -> None:
+    """Send a message that was given up once more: a running engine takes it up by itself."""
+    _sink(_chosen(ctx, config, portfolio)).retry(letter, datetime.now(UTC))
+    out.print(f"Message {letter} is on its way again", highlight=False)
+
+
+@alerts_app.command("drop", epilog="Example: portfolio-research alerts drop 12")
+def alerts_drop(ctx: typer.Context, letter: Letter, config: Config = None, portfolio: Portfolio = None) -> None:
+    """Forget a message that never arrived: somebody has read it here."""
+    _sink(_chosen(ctx, config, portfolio)).drop(letter)
+    out.print(f"Message {letter} is gone", highlight=False)
 
 
 @alerts_app.command("backtest", epilog="Example: portfolio-research alerts backtest prices.csv --picture alerts.png")

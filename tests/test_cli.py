@@ -15,7 +15,7 @@ import pytest
 
 from portfolio_research import __main__ as command_line
 from portfolio_research.__main__ import main
-from portfolio_research.alerts import AlertType, Rule, Severity, evaluate
+from portfolio_research.alerts import AlertType, Notice, Rule, Severity, evaluate
 from portfolio_research.backtest import walk_forward
 from portfolio_research.config import Settings
 from portfolio_research.data import load_prices, sample_prices, to_returns
@@ -39,11 +39,15 @@ COMMANDS = [
     "data fetch",
     "alerts ack",
     "alerts backtest",
+    "alerts dead",
+    "alerts drop",
     "alerts list",
     "alerts resolve",
+    "alerts retry",
     "alerts show",
     "alerts silence",
     "alerts silences",
+    "alerts test-channel",
     "alerts unsilence",
     "config init",
     "config show",
@@ -476,3 +480,38 @@ def test_a_silence_of_every_portfolio_says_so(cli, tmp_path: Path) -> None:
     alerted(tmp_path / "home", "main")
     cli("alerts", "silence", "--for", "1h", "--comment", "moving house", "--everywhere")
     assert "every rule, every portfolio" in one_line(cli("alerts", "silences").stdout)
+
+
+def test_a_test_message_goes_through_every_channel_that_is_on(cli, tmp_path: Path) -> None:
+    assert re.search(r"log.*arrived.*everything", cli("alerts", "test-channel").stdout)
+    assert "TEST This is a test of the alerts of main" in (tmp_path / "home" / "main" / "alerts.log").read_text()
+    quiet = "slack: {min_severity: high, quiet_hours: {zone: Europe/Berlin}}"
+    (tmp_path / "config.yaml").write_text(f"portfolio: {{monitoring: {{handlers: {{{quiet}}}}}}}\n")
+    nobody = {"PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL": "http://127.0.0.1:9/hook-hunter2"}
+    done = cli("alerts", "test-channel", expect=2, **nobody)
+    text = one_line(done.stdout)
+    assert "arrived" in text and "failed: slack: " in text and "hunter2" not in done.stdout + done.stderr
+    assert "high and worse; 22:00 to 07:00 Europe/Berlin only critical" in text
+    assert json.loads(cli("alerts", "test-channel", "log", "--json").stdout) == {"log": {"arrived": True, "error": ""}}
+    assert "no channel email is on, there is: log, slack" in cli("alerts", "test-channel", "email", expect=2).stderr
+
+
+@pytest.mark.parametrize("columns", [70, 160])
+def test_messages_that_never_arrived_are_listed_and_sent_again(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    sink, now = alerted(tmp_path / "home", "main"), datetime.now(UTC)
+    assert "No dead letters" in cli("alerts", "dead").stdout
+    for key in "ab":
+        sink.post(Notice("main", "[HIGH] main: deep", Severity.HIGH, ("deep",), now, f"k:{key}"), ["slack"], now)
+    ids = [str(item.id) for item in sink.pending(now)]
+    for id in ids:
+        sink.give_up(int(id), "HTTP 410 <gone>", now, {})
+    monkeypatch.setattr(command_line.out, "_width", columns)
+    text = cli("alerts", "dead").stdout
+    assert "[HIGH] main: deep" in text and "HTTP 410 <gone>" in text and max(map(len, text.splitlines())) <= columns
+    assert [str(item["id"]) for item in json.loads(cli("alerts", "dead", "--json").stdout)] == ids
+    cli("alerts", "retry", ids[0])
+    cli("alerts", "drop", ids[1])
+    assert [str(item.id) for item in sink.pending(datetime.now(UTC))] == ids[:1] and not sink.dead()
+    assert f"{ids[0]}" in cli("alerts", "retry", ids[0], expect=2).stderr

@@ -6,6 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from portfolio_research.config import ChannelSettings
+from portfolio_research.sinks import OutboxItem
 from portfolio_research.store.alert_view import clock_time, held_back, shown_number
 
 _View = Mapping[str, Any]
@@ -107,3 +109,43 @@ def about_words(silence: _View) -> str:
     """What a silence is about."""
     about = " ".join(filter(None, (silence["rule"] or "every rule", silence["subject"])))
     return f"{about}, every portfolio" if silence["everywhere"] else about
+
+
+def channel_table(told: Mapping[str, str], channels: Mapping[str, ChannelSettings]) -> Table:
+    """A line for each channel that was tried: whether the message arrived, and what the channel will hear."""
+    table = Table(title="Test messages")
+    table.add_column("channel", no_wrap=True)
+    table.add_column("what happened", ratio=1)
+    table.add_column("will hear", ratio=1)
+    for name, why in told.items():
+        outcome = f"[red]failed[/]: {escape(why)}" if why else "[green]arrived[/]"
+        table.add_row(escape(name), outcome, _hears(channels[name]) if name in channels else "everything")
+    return table
+
+
+def _hears(channel: ChannelSettings) -> str:
+    quiet = channel.quiet_hours
+    hears = _and_worse(channel.min_severity)
+    if quiet is None:
+        return hears
+    return f"{hears}; {quiet.start:%H:%M} to {quiet.end:%H:%M} {quiet.zone} only {_and_worse(quiet.unless)}"
+
+
+def _and_worse(severity: str) -> str:
+    return {"low": "everything", "critical": "critical"}.get(severity, f"{severity} and worse")
+
+
+def dead_table(items: Sequence[OutboxItem], title: str, *, narrow: bool) -> Table:
+    """A line for each message that never arrived, with its last error."""
+    table = Table(title=title, show_lines=True)
+    for column in ("no.", "channel") if narrow else ("no.", "channel", "queued, UTC", "attempts"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("message", ratio=1)
+    for item in items:
+        said = f"{escape(item.notice.title)}\n[red]{escape(item.error)}[/]"
+        queued = f"{item.queued_at:%Y-%m-%d %H:%M}"
+        if narrow:
+            table.add_row(str(item.id), escape(item.handler), f"{said}\nqueued {queued}, {item.attempts} attempts")
+        else:
+            table.add_row(str(item.id), escape(item.handler), queued, str(item.attempts), said)
+    return table
