@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ from portfolio_research.dashboard.access import address
 from portfolio_research.dashboard.server import open_port
 from portfolio_research.settings import load_settings
 from portfolio_research.store import Store
+from portfolio_research.store.alerts import AlertDesk
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +133,64 @@ def test_acknowledge_twice_says_who_was_first(client: Client, world: World) -> N
     assert abs((datetime.now(UTC) - when).total_seconds()) < 60
 
 
+def test_an_acknowledgement_may_end(client: Client, world: World) -> None:
+    key = alert_in(world, "ack-for")
+    alert = client.post(f"/api/v1/alerts/{key}/acknowledge", {"who": "Ada", "hours": 4}).json["alert"]
+    until, at = (datetime.fromisoformat(alert[name]) for name in ("acknowledged_until", "acknowledged_at"))
+    assert until - at == timedelta(hours=4)
+    key = alert_in(world, "ack-until")
+    wanted = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M:00Z}"
+    alert = client.post(f"/api/v1/alerts/{key}/acknowledge", {"who": "Ada", "until": wanted}).json["alert"]
+    assert alert["acknowledged_until"] == wanted
+
+
 def test_resolve_closes_the_alert(client: Client, world: World) -> None:
     key = alert_in(world, "close-me")
     answer = client.post(f"/api/v1/alerts/{key}/resolve", {"who": "Ada", "comment": "hedged"})
     assert answer.json["alert"]["state"] == "resolved"
     assert key in [alert["id"] for alert in client.get("/api/v1/alerts").json["recent"]]
+    again = client.post(f"/api/v1/alerts/{key}/resolve", {"who": "Bob"})
+    assert (again.status, again.json["state"]) == (409, "resolved")
+
+
+def test_one_alert_comes_with_its_whole_history(client: Client, world: World) -> None:
+    key = alert_in(world, "whole")
+    client.post(f"/api/v1/alerts/{key}/acknowledge", {"who": "Ada", "comment": "looking"})
+    client.post(f"/api/v1/alerts/{key}/resolve", {"who": "Bob", "comment": "hedged"})
+    alert = client.get(f"/api/v1/alerts/{key}").json["alert"]
+    assert (alert["id"], alert["rule"], alert["peak"]) == (key, "whole", 0.16)
+    told = [(event["kind"], event["who"], event["comment"]) for event in alert["history"]]
+    assert told == [("acknowledged", "Ada", "looking"), ("resolved", "Bob", "hedged")]  # the audit: who, what, when
+    assert all(datetime.fromisoformat(event["at"]).tzinfo for event in alert["history"])
+    assert client.get("/api/v1/alerts/feedbeef").status == 404
+    assert client.get(f"/api/v1/alerts/{key}?portfolio=nobody").status == 404
+
+
+def test_a_silence_is_made_listed_and_ended_once(client: Client, world: World) -> None:
+    asked = {"who": "Ada", "comment": "expiry day", "hours": 2, "rule": "volatility", "max_severity": "medium"}
+    made = client.post("/api/v1/silences", asked).json["silence"]
+    assert made.items() >= {"who": "Ada", "comment": "expiry day", "max_severity": "medium", "everywhere": False}.items()
+    listed = client.get("/api/v1/silences").json
+    assert made in listed["silences"] and listed["portfolio"] == "main"
+    alerts = client.get("/api/v1/alerts").json
+    held = {alert["rule"]: alert["silenced_until"] for alert in alerts["active"]}
+    assert (held["volatility"], held["drawdown"]) == (made["ends"], None)
+    path = f"/api/v1/silences/{made['id']}/end"
+    assert client.post(path, {"who": "Bob", "comment": "back"}).status == 200
+    again = client.post(path, {"who": "Cem"})
+    assert (again.status, again.json["ended_by"]) == (409, "Bob")
+    assert made["id"] not in [one["id"] for one in client.get("/api/v1/silences").json["silences"]]
+    audit = AlertDesk(world.store, "main").events(made["id"])
+    assert [(event.kind, event.who, event.comment) for event in audit] == [
+        ("silenced", "Ada", "expiry day"),
+        ("unsilenced", "Bob", "back"),
+    ]
+    assert client.post("/api/v1/silences/feedbeef/end", {"who": "Ada"}).status == 404
+    assert client.get("/api/v1/silences?portfolio=nobody").status == 404
+
+
+def _days(number: float) -> str:
+    return f"{datetime.now(UTC) + timedelta(days=number):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @pytest.mark.parametrize(
@@ -147,14 +201,53 @@ def test_resolve_closes_the_alert(client: Client, world: World) -> None:
         ({}, "'who'"),
         ({"who": "  "}, "'who'"),
         ({"who": "x" * 81}, "'who'"),
+        ({"who": "Ada\0"}, "'who'"),
         ({"who": "Ada", "comment": "x" * 501}, "'comment'"),
         ({"who": "Ada", "comment": 5}, "'comment'"),
+        ({"who": "Ada", "comment": "\ud800"}, "'comment'"),
+        ({"who": "Ada", "untill": "2030-01-01"}, "unknown field 'untill'"),
+        ({"who": "Ada", "until": "soon"}, "'until' is no time"),
+        ({"who": "Ada", "until": 5}, "'until' is no time"),
+        ({"who": "Ada", "until": "0001-01-01T00:00:00+23:59"}, "'until'"),
+        ({"who": "Ada", "until": _days(-1)}, "past, or too far"),
+        ({"who": "Ada", "until": _days(31)}, "past, or too far"),
+        ({"who": "Ada", "until": _days(1), "hours": 4}, "exclude each other"),
+        ({"who": "Ada", "hours": 0}, "'hours'"),
+        ({"who": "Ada", "hours": 721}, "'hours'"),
+        ({"who": "Ada", "hours": True}, "'hours'"),
+        ({"who": "Ada", "hours": "4"}, "'hours'"),
+        (b'{"who": "Ada", "hours": NaN}', "'hours'"),
+        (b'{"who": "Ada", "hours": 1e999}', "'hours'"),
     ],
 )
 def test_an_unusable_request_changes_nothing(client: Client, world: World, body: object, said: str) -> None:
     key = client.get("/api/v1/alerts").json["active"][0]["id"]
+    refused(client, world, f"/api/v1/alerts/{key}/acknowledge", body, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"comment": " "}, "'comment' is missing"),
+        ({"hours": None}, "'hours' is missing"),
+        ({"rule": "drawdwn"}, "did you mean drawdown?"),
+        ({"rule": ["drawdown"]}, "'rule'"),
+        ({"subject": "x" * 81}, "'subject'"),
+        ({"max_severity": "awful"}, "'max_severity' is no severity"),
+        ({"max_severity": ["low"]}, "'max_severity' is no severity"),
+        ({"everywhere": "yes"}, "'everywhere' is neither"),
+        ({"portfolio": "other"}, "unknown field"),
+    ],
+)
+def test_an_unusable_silence_holds_nothing_back(
+    client: Client, world: World, change: dict[str, object], said: str
+) -> None:
+    refused(client, world, "/api/v1/silences", {"who": "Ada", "comment": "x", "hours": 1, **change}, said)
+
+
+def refused(client: Client, world: World, path: str, body: object, said: str) -> None:
     before = world.store.revision()
-    answer = client.post(f"/api/v1/alerts/{key}/acknowledge", body)
+    answer = client.post(path, body)
     assert answer.status == 400
     assert said in answer.json["error"]
     assert answer.json["remedy"]
@@ -170,7 +263,7 @@ def test_acknowledging_what_is_not_there(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/snapshot", "/api/v1/stream", "/api/v1/alerts", "/api/v1/health", "/api/v1/x"]
+    "path", [f"/api/v1/{name}" for name in ("snapshot", "stream", "alerts", "alerts/x", "silences", "health", "x")]
 )
 def test_no_token_no_data(client: Client, path: str) -> None:
     answer = client.get(path, token=False)
@@ -227,6 +320,8 @@ def test_a_change_from_a_browser_needs_the_xsrf_cookie(client: Client, world: Wo
     path = f"/api/v1/alerts/{alert_in(world, 'xsrf')}/acknowledge"
     session = client.get(f"/?token={client.token}", token=False).cookies
     assert client.post(path, {"who": "Eve"}, token=False, Cookie=session).status == 403
+    silent = {"who": "Eve", "comment": "x", "hours": 1}
+    assert client.post("/api/v1/silences", silent, token=False, Cookie=session).status == 403
     assert client.post(path, {"who": "Eve"}, token=False, Cookie=session, Origin="http://evil.example").status in (
         403,
         404,

@@ -13,6 +13,8 @@ from store_rows import DAY, day, fill_of, open_order, start
 from portfolio_research.alerts import AlertState, AlertType, Severity
 from portfolio_research.config import ConfigError
 from portfolio_research.store import Store, ledger, schema, snapshot, telemetry
+from portfolio_research.store.alert_view import held_back, show_alert
+from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.database import upsert
 from portfolio_research.store.encoding import to_json, to_text
 from portfolio_research.store.snapshot import build_snapshot, portfolios
@@ -147,7 +149,8 @@ def test_a_portfolio_that_has_not_begun(store):
     assert shot["equity"] == {"t": [], "equity": [], "drawdown": [], "benchmark": []}
     assert shot["rebalancing"]["reason"] == "no decision yet"
     assert (shot["allocation"], shot["positions"], shot["metrics"], shot["reports"]) == ([], [], [], [])
-    assert shot["alerts"] == {"active": [], "recent": []}
+    counts = dict.fromkeys(("open", "acknowledged", "held_back", "cannot_judge", *Severity), 0)
+    assert shot["alerts"] == {"active": [], "recent": [], "silences": [], "counts": counts}
 
 
 def test_the_numbers_agree_with_each_other(store):
@@ -314,6 +317,8 @@ def test_alerts_worst_first_then_newest_and_pending_ones_unseen(store):
     assert [a["id"] for a in alerts["recent"]] == [f"over {n:02}" for n in range(24, 4, -1)]
     assert alerts["active"][1] == {
         "id": "new",
+        "rule": "new",
+        "subject": "",
         "type": "drawdown",
         "severity": "high",
         "state": "acknowledged",
@@ -321,13 +326,76 @@ def test_alerts_worst_first_then_newest_and_pending_ones_unseen(store):
         "message": "it is deep",
         "value": 0.12,
         "threshold": 0.1,
-        "subject": "",
+        "peak": 0.13,
+        "unit": "number",
         "since": "2020-02-05T00:00:00Z",
         "updated": "2020-02-05T00:00:00Z",
+        "judged": True,
         "acknowledged_by": "eve",
         "acknowledged_at": "2020-02-06T00:00:00Z",
+        "acknowledged_until": None,
         "comment": "seen",
+        "told": None,
+        "silenced_until": None,
+        "inhibited_by": "",
+        "flapping": False,
+        "history": [],
     }
+    assert alerts["counts"]["open"] == 2 and alerts["counts"]["acknowledged"] == 1 and alerts["counts"]["high"] == 2
+
+
+def test_an_alert_tells_what_happened_lately_and_what_holds_it_back(store):
+    desk, later = AlertDesk(store, "main"), NOW + timedelta(hours=4)
+    with store.begin() as conn:
+        keep_alert(conn, alert("drawdown", Severity.HIGH, "firing", inhibited_by="data-stale", flapping=True, judged=False))
+        keep_alert(conn, alert("mine", Severity.CRITICAL, "firing"))
+    desk.silence("ann", "known", NOW, later, rule="drawdown")
+    desk.acknowledge("drawdown", "ann", "hedged", NOW, NOW + timedelta(hours=1))
+    shown = finite(build_snapshot(store, "main", now=NOW + timedelta(minutes=1))["alerts"])
+    mine, held = shown["active"]
+    assert held["silenced_until"] == "2026-01-01T04:00:00Z"  # by the silence itself: no check has noted it yet
+    assert (held["inhibited_by"], held["flapping"], held["judged"], held["unit"]) == ("data-stale", True, False, "fraction")
+    assert [(e["kind"], e["who"], e["comment"], e["at"]) for e in held["history"]] == [
+        ("acknowledged", "ann", "hedged", "2026-01-01T00:00:00Z")
+    ]
+    assert held_back(held) == [
+        "silenced until 2026-01-01 04:00 UTC", "held back by data-stale", "comes and goes: muted until calm", "cannot be judged",
+    ]  # fmt: skip
+    assert mine["silenced_until"] is None and held_back(mine) == []
+    (silence,) = shown["silences"]
+    assert (silence["rule"], silence["who"], silence["everywhere"], silence["max_severity"]) == ("drawdown", "ann", False, "high")
+    assert {"held_back": 1, "cannot_judge": 1, "open": 1}.items() <= shown["counts"].items()
+    over = build_snapshot(store, "main", now=later)["alerts"]
+    assert over["silences"] == [] and over["active"][1]["silenced_until"] is None
+
+
+def test_the_history_of_an_alert_is_bounded_in_the_snapshot_and_whole_on_demand(store):
+    desk = AlertDesk(store, "main")
+    with store.begin() as conn:
+        keep_alert(conn, alert("busy", Severity.HIGH, "firing"))
+    for minute in range(10):
+        one = desk.silence("ann", f"n{minute}", NOW + timedelta(minutes=minute), NOW + timedelta(hours=1))
+        desk.end_silence(one.id, "ann", "", NOW + timedelta(minutes=minute, seconds=1))
+    for minute in range(4):
+        desk.acknowledge("busy", "ann", f"n{minute}", NOW)
+        desk.resolve("busy", "ann", "", NOW)
+        with store.begin() as conn:
+            keep_alert(conn, alert("busy", Severity.HIGH, "firing"))
+    (shown,) = build_snapshot(store, "main", now=NOW)["alerts"]["active"]
+    assert [event["kind"] for event in shown["history"]] == ["acknowledged", "resolved"] * 3
+    with store.read() as conn:
+        everything = finite(show_alert(conn, "main", "busy", NOW + timedelta(hours=1)))
+        assert show_alert(conn, "main", "nothing", NOW) is None
+    assert len(everything["history"]) == 28 and everything["history"][0]["kind"] == "silenced"
+    assert everything["silences"] == [] and everything["notices"] == 0
+
+
+def test_a_store_without_silences_can_still_be_read(store):
+    with store.begin() as conn:
+        keep_alert(conn, alert("old", Severity.HIGH, "firing"))
+        schema.silence.drop(conn)
+    shown = build_snapshot(store, "main")["alerts"]
+    assert shown["silences"] == [] and shown["active"][0]["silenced_until"] is None
 
 
 def test_an_alert_without_a_number_shows_null(store):

@@ -6,23 +6,25 @@ from a browser also needs the XSRF cookie. Errors are JSON, `{"error": what is w
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
 from tornado.iostream import StreamClosedError
 
+from portfolio_research.alerts import Severity
 from portfolio_research.config import AlertError, PortfolioError, Settings
 from portfolio_research.dashboard.backend import Backend, NotStarted, Refused, UnknownPortfolio
+from portfolio_research.dashboard.forms import MAX_COMMENT, MAX_NAME, Form
 from portfolio_research.dashboard.live import Hub, Snapshots, TooManyWatchers
 
 WINDOWS = ("30d", "90d", "180d", "1y", "all")
 BEAT_SECONDS = 15.0  # a comment on an idle stream: proxies and dead peers show themselves
 RETRY_MILLISECONDS = 2000
-MAX_COMMENT = 500
-MAX_NAME = 80
+_ID = "([A-Za-z0-9_.:-]{1,200})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,36 +123,108 @@ class AlertsHandler(ApiHandler):
             self.reply({"portfolio": snapshot["portfolio"], **snapshot["alerts"]})
 
 
-class AlertActionHandler(ApiHandler):
-    """Someone takes an alert into their hands, or closes it."""
+class AlertHandler(ApiHandler):
+    """One alert, with its whole history."""
 
     @web.authenticated
-    async def post(self, alert_id: str, action: Literal["acknowledge", "resolve"]) -> None:
-        """POST /api/v1/alerts/{id}/acknowledge {"who": "Ada", "comment": "looking"}"""
-        services = self.services
+    async def get(self, alert_id: str) -> None:
+        """GET /api/v1/alerts/{id}"""
         try:
-            who, comment = _who_and_comment(self.request.body)
-            alert = await services.backend.act(action, self.portfolio(), alert_id, who, comment, datetime.now(UTC))
+            alert = await self.services.backend.alert(self.portfolio(), alert_id, datetime.now(UTC))
         except PortfolioError as error:
             self.refuse(error)
         else:
             self.reply({"alert": alert})
-        await services.hub.look()  # every open page hears of it now, not at the next look
 
 
-def _who_and_comment(body: bytes) -> tuple[str, str]:
-    try:
-        given = json.loads(body or b"{}")
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise Refused("the body is not a JSON object", 'send {"who": "your name", "comment": "..."}', 400)
-    who, comment = given.get("who"), given.get("comment", "")
-    if not isinstance(who, str) or not who.strip() or len(who) > MAX_NAME:
-        raise Refused("'who' is missing", f"say who acts, in at most {MAX_NAME} characters", 400)
-    if not isinstance(comment, str) or len(comment) > MAX_COMMENT:
-        raise Refused("'comment' is too long or no text", f"use at most {MAX_COMMENT} characters", 400)
-    return who.strip(), comment.strip()
+class ChangeHandler(ApiHandler):
+    """Someone changes something; every open page hears of it now, not at the next look."""
+
+    async def change(self, name: str, work: Callable[[datetime], Awaitable[dict[str, Any]]]) -> None:
+        """Do the work and answer with what it gives, under its name."""
+        try:
+            made = await work(datetime.now(UTC))
+        except PortfolioError as error:
+            self.refuse(error)
+        else:
+            self.reply({name: made})
+        await self.services.hub.look()
+
+
+class AcknowledgeHandler(ChangeHandler):
+    """Someone takes an alert into their hands."""
+
+    @web.authenticated
+    async def post(self, alert_id: str) -> None:
+        """POST /api/v1/alerts/{id}/acknowledge {"who": "Ada", "comment": "looking", "hours": 4}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            form = Form(self.request.body, ("who", "comment", "hours", "until"))
+            person = form.who(), form.text("comment", MAX_COMMENT)
+            return await self.services.backend.acknowledge(self.portfolio(), alert_id, *person, now, form.end(now))
+
+        await self.change("alert", work)
+
+
+class ResolveHandler(ChangeHandler):
+    """Someone closes an alert."""
+
+    @web.authenticated
+    async def post(self, alert_id: str) -> None:
+        """POST /api/v1/alerts/{id}/resolve {"who": "Ada", "comment": "hedged"}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            form = Form(self.request.body, ("who", "comment"))
+            person = form.who(), form.text("comment", MAX_COMMENT)
+            return await self.services.backend.resolve(self.portfolio(), alert_id, *person, now)
+
+        await self.change("alert", work)
+
+
+class SilencesHandler(ChangeHandler):
+    """What people do not want to hear, and until when."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """GET /api/v1/silences"""
+        try:
+            silences = await self.services.backend.silences(self.portfolio(), datetime.now(UTC))
+        except PortfolioError as error:
+            self.refuse(error)
+        else:
+            self.reply({"portfolio": self.portfolio(), "silences": silences})
+
+    @web.authenticated
+    async def post(self) -> None:
+        """POST /api/v1/silences {"who": "Ada", "comment": "expiry day", "hours": 4, "rule": "volatility"}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            fields = ("who", "comment", "hours", "until", "rule", "subject", "max_severity", "everywhere")
+            form = Form(self.request.body, fields)
+            person = form.who(), form.text("comment", MAX_COMMENT, "say why, in {} characters at most", needed=True)
+            ends = form.end(now, needed=True)
+            about = {"rule": form.text("rule", MAX_NAME), "subject": form.text("subject", MAX_NAME)}
+            level, everywhere = form.severity("max_severity", Severity.HIGH), form.flag("everywhere")
+            return await self.services.backend.silence(
+                self.portfolio(), *person, now, ends or now, **about, max_severity=level, everywhere=everywhere
+            )
+
+        await self.change("silence", work)
+
+
+class EndSilenceHandler(ChangeHandler):
+    """Someone wants to hear again."""
+
+    @web.authenticated
+    async def post(self, silence_id: str) -> None:
+        """POST /api/v1/silences/{id}/end {"who": "Ada", "comment": "back at the desk"}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            form = Form(self.request.body, ("who", "comment"))
+            person = form.who(), form.text("comment", MAX_COMMENT)
+            return await self.services.backend.end_silence(self.portfolio(), silence_id, *person, now)
+
+        await self.change("silence", work)
 
 
 class HealthHandler(ApiHandler):
@@ -217,7 +291,8 @@ class UnknownHandler(ApiHandler):
     @web.authenticated
     async def get(self) -> None:
         """404, as JSON."""
-        self.reply({"error": "no such address", "remedy": "GET /api/v1/snapshot, /stream, /alerts or /health"}, 404)
+        remedy = "GET /api/v1/snapshot, /stream, /alerts, /alerts/ID, /silences or /health"
+        self.reply({"error": "no such address", "remedy": remedy}, 404)
 
 
 def routes(services: Services) -> list[Any]:
@@ -227,7 +302,11 @@ def routes(services: Services) -> list[Any]:
         (r"/api/v1/snapshot", SnapshotHandler, given),
         (r"/api/v1/stream", StreamHandler, given),
         (r"/api/v1/alerts", AlertsHandler, given),
-        (r"/api/v1/alerts/([A-Za-z0-9_.:-]{1,200})/(acknowledge|resolve)", AlertActionHandler, given),
+        (rf"/api/v1/alerts/{_ID}", AlertHandler, given),
+        (rf"/api/v1/alerts/{_ID}/acknowledge", AcknowledgeHandler, given),
+        (rf"/api/v1/alerts/{_ID}/resolve", ResolveHandler, given),
+        (r"/api/v1/silences", SilencesHandler, given),
+        (rf"/api/v1/silences/{_ID}/end", EndSilenceHandler, given),
         (r"/api/v1/health", HealthHandler, given),
         (r"/api/v1/.*", UnknownHandler, given),
     ]

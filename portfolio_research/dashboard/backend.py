@@ -5,11 +5,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from portfolio_research.alerts import AlertState
 from portfolio_research.config import AlertError, PortfolioError
 from portfolio_research.store import Store
-from portfolio_research.store.outbox import StoreSink
+from portfolio_research.store.alert_view import load_viewer, show_alert, silence_view
+from portfolio_research.store.alerts import AlertDesk, load_silences
 from portfolio_research.store.snapshot import build_snapshot, portfolios
 
 T = TypeVar("T")
@@ -51,36 +53,93 @@ class Backend:
         self._check(portfolio)
         return build_snapshot(self.store, portfolio, window=window, reports=self._reports)
 
-    async def act(
-        self,
-        action: Literal["acknowledge", "resolve"],
-        portfolio: str,
-        alert_id: str,
-        who: str,
-        comment: str,
-        now: datetime,
+    async def alert(self, portfolio: str, alert_id: str, now: datetime) -> dict[str, Any]:
+        """Everything about one alert, with its whole history."""
+        return await self._run(lambda: self._alert(portfolio, alert_id, now))
+
+    async def acknowledge(
+        self, portfolio: str, alert_id: str, who: str, comment: str, now: datetime, until: datetime | None
     ) -> dict[str, Any]:
-        """Acknowledge or resolve one alert; the alert as it is after that."""
-        return await self._run(lambda: self._act(action, portfolio, alert_id, who, comment, now))
+        """Someone takes an alert into their hands; the alert as it is after that."""
 
-    def _act(self, action: str, portfolio: str, alert_id: str, who: str, comment: str, now: datetime) -> dict[str, Any]:
+        def act(desk: AlertDesk) -> AlertState:
+            return desk.acknowledge(alert_id, who, comment, now, until)
+
+        return await self._run(lambda: self._act(portfolio, alert_id, now, act))
+
+    async def resolve(self, portfolio: str, alert_id: str, who: str, comment: str, now: datetime) -> dict[str, Any]:
+        """Someone closes an alert; the alert as it is after that."""
+
+        def act(desk: AlertDesk) -> AlertState:
+            return desk.resolve(alert_id, who, comment, now)
+
+        return await self._run(lambda: self._act(portfolio, alert_id, now, act))
+
+    async def silences(self, portfolio: str, now: datetime) -> list[dict[str, Any]]:
+        """Silences about the portfolio that have not ended, the one that ends first leading."""
+        return await self._run(lambda: [silence_view(one) for one in self._desk(portfolio).silences(now)])
+
+    async def silence(
+        self, portfolio: str, who: str, comment: str, now: datetime, ends: datetime, **about: Any
+    ) -> dict[str, Any]:
+        """Hold messages back; `about` is rule, subject, max_severity and everywhere."""
+        return await self._run(lambda: self._silence(portfolio, who, comment, now, ends, **about))
+
+    async def end_silence(
+        self, portfolio: str, silence_id: str, who: str, comment: str, now: datetime
+    ) -> dict[str, Any]:
+        """Let messages through again; the silence as it is after that."""
+        return await self._run(lambda: self._end_silence(portfolio, silence_id, who, comment, now))
+
+    def _desk(self, portfolio: str) -> AlertDesk:
         self._check(portfolio)
-        sink = StoreSink(self.store, portfolio)
-        state = sink.load().get(alert_id)
-        if state is None:
-            raise Refused(f"no alert {alert_id!r} in portfolio {portfolio}", "reload the alerts", 404)
-        try:
-            changed = getattr(sink, action)(alert_id, who, comment, now)
-        except AlertError as error:
-            raise self._conflict(sink, alert_id, error) from error
-        return dict(changed.to_dict())
+        return AlertDesk(self.store, portfolio)
 
-    def _conflict(self, sink: StoreSink, alert_id: str, error: AlertError) -> Refused:
-        """409, with who was first and when."""
-        state = sink.load().get(alert_id)
-        known = state.to_dict() if state else {}
-        details = {key: known.get(key) for key in ("acknowledged_by", "acknowledged_at", "comment", "state")}
-        return Refused(str(error), "nothing to do: reload the alerts to see its state", 409, **details)
+    def _alert(self, portfolio: str, alert_id: str, now: datetime) -> dict[str, Any]:
+        self._check(portfolio)
+        with self.store.read() as conn:
+            found = show_alert(conn, portfolio, alert_id, now)
+        if found is None:
+            raise Refused(f"no alert {alert_id!r} in portfolio {portfolio}", "reload the alerts", 404)
+        return found
+
+    def _act(
+        self, portfolio: str, alert_id: str, now: datetime, act: Callable[[AlertDesk], AlertState]
+    ) -> dict[str, Any]:
+        desk = self._desk(portfolio)
+        self._alert(portfolio, alert_id, now)
+        try:
+            act(desk)
+        except AlertError as error:  # 409, with who was first and when
+            known = self._alert(portfolio, alert_id, now)
+            first = {key: known[key] for key in ("acknowledged_by", "acknowledged_at", "comment", "state")}
+            raise Refused(str(error), "nothing to do: reload the alerts to see its state", 409, **first) from error
+        return self._alert(portfolio, alert_id, now)
+
+    def _silence(
+        self, portfolio: str, who: str, comment: str, now: datetime, ends: datetime, **about: Any
+    ) -> dict[str, Any]:
+        desk = self._desk(portfolio)
+        with self.store.read() as conn:
+            viewer = load_viewer(conn, portfolio, now)
+        try:
+            viewer.check_rule(about["rule"])
+        except AlertError as error:
+            raise Refused(str(error), "choose one of the rules, or leave it out for all", 400) from None
+        return silence_view(desk.silence(who, comment, now, ends, **about))
+
+    def _end_silence(self, portfolio: str, silence_id: str, who: str, comment: str, now: datetime) -> dict[str, Any]:
+        desk = self._desk(portfolio)
+        with self.store.read() as conn:
+            found = {one.id: one for one in load_silences(conn, [portfolio], None)}.get(silence_id)
+        if found is None:
+            raise Refused(f"no silence {silence_id!r} about portfolio {portfolio}", "reload the silences", 404)
+        try:
+            return silence_view(desk.end_silence(silence_id, who, comment, now))
+        except AlertError as error:
+            ended = [event.who for event in desk.events(silence_id) if event.kind == "unsilenced"]
+            first = {"ended_by": ended[-1] if ended else None, "ends": silence_view(found)["ends"]}
+            raise Refused(str(error), "nothing to do: reload the silences", 409, **first) from error
 
     def _check(self, portfolio: str) -> None:
         known = list(portfolios(self.store))

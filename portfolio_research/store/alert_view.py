@@ -143,11 +143,9 @@ def shown_number(value: float | None, unit: str) -> str:
 
 
 def count_alerts(active: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many of the active ones are in which hands."""
-    return {
-        "active": len(active),
-        "open": sum(alert["state"] != "acknowledged" and not alert["acknowledged_by"] for alert in active),
-        "acknowledged": sum(bool(alert["acknowledged_by"]) for alert in active),
-        "held_back": sum(bool(a["silenced_until"] or a["inhibited_by"] or a["flapping"]) for a in active),
-        "cannot_judge": sum(not alert["judged"] for alert in active),
-    } | {str(level): sum(alert["severity"] == level for alert in active) for level in Severity}
+    """How many of the active ones are in whose hands, held back, and of each severity."""
+    taken = sum(bool(alert["acknowledged_by"]) for alert in active)
+    held = sum(bool(alert["silenced_until"] or alert["inhibited_by"] or alert["flapping"]) for alert in active)
+    blind = sum(not alert["judged"] for alert in active)
+    counts = {"open": len(active) - taken, "acknowledged": taken, "held_back": held, "cannot_judge": blind}
+    return counts | {str(level): sum(alert["severity"] == level for alert in active) for level in Severity}

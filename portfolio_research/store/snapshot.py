@@ -13,10 +13,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
+from portfolio_research.alerts import AlertState
 from portfolio_research.config import ConfigError, DashboardSettings, DataSettings, PortfolioSettings
 from portfolio_research.store import ledger, schema, telemetry
+from portfolio_research.store.alert_view import Viewer, count_alerts, history, silence_view
 from portfolio_research.store.database import Store
 from portfolio_research.store.encoding import plain, short, to_text
 
@@ -24,12 +26,9 @@ SCHEMA = 1
 WINDOWS = {"30d": 30, "90d": 90, "180d": 180, "1y": 365, "all": None}  # days of market time
 MAX_POINTS = 1500  # of each chart line
 REPLAY_SILENCE = 15.0  # seconds without a sign of life after which a replay's engine counts as stale
-_HISTORY = 20  # rebalances and resolved alerts that are listed
+_HISTORY = 20  # rebalances and resolved alerts that are listed, active ones that come with what happened lately
+_EVENTS = 6  # newest events of an active alert
 _RANK = {"critical": 0, "high": 1, "medium": 2, "low": 3}
-_ALERT_KEYS = (
-    "id", "type", "severity", "state", "title", "message", "value", "threshold", "subject", "since", "updated",
-    "acknowledged_by", "acknowledged_at", "comment",
-)  # fmt: skip
 _TRADE_KEYS = (
     "asset", "side", "current_weight", "target_weight", "drift", "amount_to_trade", "urgency", "estimated_cost",
     "use_twap", "reason", "urgency_reason",
@@ -71,7 +70,7 @@ def build_snapshot(
             "equity": _curve(view),
             "allocation": _allocation(view),
             "positions": _positions(conn, view),
-            "alerts": _alerts(conn, portfolio),
+            "alerts": _alerts(conn, view, wall),
             "rebalancing": _rebalancing(conn, view),
             "metrics": [_only(metric, _METRIC_KEYS) for metric in view.report.get("metrics") or []],
             "periods_per_year": view.report.get("periods_per_year") or _periods_per_year(view),
@@ -319,14 +318,27 @@ def _gain(holding: ledger.Holding, before: float | None, fills: Sequence[ledger.
     return holding.size * holding.mark_price - held_before * Decimal(repr(before or 0.0)) - paid
 
 
-def _alerts(conn: Connection, portfolio: str) -> dict[str, Any]:
-    table = schema.alert
-    mine = select(table.c.payload).where(table.c.portfolio == portfolio)
+def _alerts(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
+    """What fires, the worst first, what is over, and what people do not want to hear."""
+    table, name = schema.alert, view.row.name
+    viewer = Viewer.load(conn, name, view.settings, wall)
+    mine = select(table.c.payload).where(table.c.portfolio == name)
     live = mine.where(table.c.state.in_(("firing", "acknowledged", "recovering")))
     over = mine.where(table.c.state == "resolved").order_by(table.c.updated.desc(), table.c.id).limit(_HISTORY)
-    active = [_only(json.loads(payload), _ALERT_KEYS) for payload in conn.execute(live).scalars()]
-    recent = [_only(json.loads(payload), _ALERT_KEYS) for payload in conn.execute(over).scalars()]
-    return {"active": sorted(sorted(active, key=_newest, reverse=True), key=_severity), "recent": recent}
+
+    def read(query: Select[Any]) -> list[dict[str, Any]]:
+        return [viewer.alert(AlertState.from_dict(json.loads(text))) for text in conn.execute(query).scalars()]
+
+    active = sorted(sorted(read(live), key=_newest, reverse=True), key=_severity)
+    return {
+        "active": [
+            {**alert, "history": history(conn, name, [alert["id"]], _EVENTS) if rank < _HISTORY else []}
+            for rank, alert in enumerate(active)
+        ],
+        "recent": read(over),
+        "silences": [silence_view(one) for one in viewer.silences],
+        "counts": count_alerts(active),
+    }
 
 
 def _newest(alert: Mapping[str, Any]) -> str:
