@@ -37,6 +37,8 @@ TOP = {
     "allocation",
     "positions",
     "alerts",
+    "monitor",
+    "delivery",
     "rebalancing",
     "metrics",
     "periods_per_year",

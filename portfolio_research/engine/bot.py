@@ -151,6 +151,7 @@ class HyperliquidTradingBot:
     async def start(self, *, until_end: bool = False) -> None:
         """Run until `stop`; with `until_end`, return at the end of a replay. Raises Halted when a loop is given up."""
         self._until_end = until_end
+        self.portfolio_monitor.vigil.start()
         if self.dashboard_manager is not None:
             self.dashboard_manager.start()
         try:
@@ -161,6 +162,7 @@ class HyperliquidTradingBot:
             await self._halt(str(halted))
             raise
         finally:
+            await self.portfolio_monitor.vigil.stop()
             if self.dashboard_manager is not None:
                 self.dashboard_manager.stop()
 
@@ -279,6 +281,7 @@ class HyperliquidTradingBot:
     async def _check(self, tick: Tick) -> None:
         def advance(conn: Connection) -> None:
             ledger.advance(conn, self.name, "monitoring", tick.ts)
+            telemetry.heartbeat(conn, self.name, "monitor", state="running", pid=os.getpid())
 
         if not tick.is_bar:  # a crash need not wait for the close to be noticed
             self.risk_manager.portfolio_returns = self._returns_at(tick.ts)
@@ -442,8 +445,13 @@ class HyperliquidTradingBot:
     async def _heartbeat_loop(self) -> None:
         while not self._stop.is_set() and not (self.schedule.ended and self._until_end):
             self._beat(*self._condition())
+            self.portfolio_monitor.vigil.watch(self._patience())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_SECONDS)
+
+    def _patience(self) -> float:
+        """Seconds without a check after which systemd is no longer told that all is well; at the end none is due."""
+        return float("inf") if self.schedule.ended else max(2 * self.portfolio_monitor.check_interval, 60.0)
 
     async def _delivery_loop(self) -> None:
         """Sends what the monitor has queued; a slow mail server holds up nobody."""

@@ -21,6 +21,7 @@ from portfolio_research.store import ledger, schema, telemetry
 from portfolio_research.store.alert_view import Viewer, count_alerts, history, silence_view
 from portfolio_research.store.database import Store
 from portfolio_research.store.encoding import plain, short, to_text
+from portfolio_research.store.outbox import delivery_view
 
 SCHEMA = 1
 WINDOWS = {"30d": 30, "90d": 90, "180d": 180, "1y": 365, "all": None}  # days of market time
@@ -71,6 +72,8 @@ def build_snapshot(
             "allocation": _allocation(view),
             "positions": _positions(conn, view),
             "alerts": _alerts(conn, view, wall),
+            "monitor": _monitor(conn, view, wall),
+            "delivery": delivery_view(conn, portfolio, _HISTORY),
             "rebalancing": _rebalancing(conn, view),
             "metrics": [_only(metric, _METRIC_KEYS) for metric in view.report.get("metrics") or []],
             "periods_per_year": view.report.get("periods_per_year") or _periods_per_year(view),
@@ -339,6 +342,16 @@ def _alerts(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
         "silences": [silence_view(one) for one in viewer.silences],
         "counts": count_alerts(active),
     }
+
+
+def _monitor(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
+    """When the rules were last applied: the alerts are as old as that, however alive the engine is."""
+    beat = telemetry.heartbeats(conn, view.row.name).get("monitor")
+    if beat is None:
+        return {"last_check": None, "age_seconds": None, "late": False}
+    age = max(0.0, (wall - beat.at).total_seconds())
+    late = age > 2 * view.setting("portfolio.monitoring.check_interval")
+    return {"last_check": beat.at, "age_seconds": age, "late": late}
 
 
 def _newest(alert: Mapping[str, Any]) -> str:

@@ -38,7 +38,8 @@ class Page {
     const announce = (message) => text(this.say, message);
     this.performance = performancePanel();
     this.allocation = allocation();
-    this.sections = [cards(), alerts(send, announce), this.performance, this.allocation, rebalancing(), positions(), metrics()];
+    this.alerts = alerts(send, announce);
+    this.sections = [cards(), this.alerts, this.performance, this.allocation, rebalancing(), positions(), metrics()];
     this.body = h("div", { class: "grid", hidden: true }, ...this.sections.map((section) => section.root));
     this.empty = h("div", { class: "state" });
     this.skeleton();
@@ -183,6 +184,7 @@ class Page {
     text(this.banner, warning);
     const stamp = snapshot?.as_of ? `as of ${day(snapshot.as_of)}, ${duration(age)} old` : "";
     for (const node of this.root.querySelectorAll(".panel > header > .age")) text(node, stamp);
+    this.alerts.checked(snapshot?.monitor, sinceReceived ?? 0);
     for (const node of this.root.querySelectorAll(".card[id]")) attr(node, "title", stamp);
     const open = snapshot?.alerts.active.filter((alert) => alert.state !== "acknowledged").length ?? 0;
     document.title = `${open ? `(${open}) ` : ""}${isSimulated(snapshot) ? `${SIMULATED} ` : ""}${snapshot ? snapshot.portfolio : "Portfolio"}${state === "stale" ? ": stale" : ""} · portfolio research`;

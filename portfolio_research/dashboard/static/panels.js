@@ -1,7 +1,7 @@
 /* The sections of the page. Each is { root, update(snapshot) }; an update patches what changed and nothing else. */
 import { attr, follow, h, panel, show, svg, table, text } from "./dom.js";
 import { PALETTE } from "./charts.js";
-import { arrow, capital, clock, day, interval, metric, money, NONE, number, percent, sentence, signed, size, tone, words } from "./format.js";
+import { arrow, capital, clock, day, duration, interval, metric, money, NONE, number, percent, sentence, signed, size, tone, words } from "./format.js";
 
 /* On a card, cents only where they can be read */
 const brief = (value, quote) => money(value, quote, Math.abs(value) < 1e5 ? 2 : 0);
@@ -125,14 +125,26 @@ export function alerts(send, announce) {
   const empty = h("p", { class: "empty" }, "No open alerts. Every limit that can be judged holds.");
   const past = h("ul", { class: "alerts past" });
   const history = h("details", { class: "more-below" }, h("summary"), past);
-  const { root, tools } = panel("alerts", "Alerts", list, empty, history);
-  const count = h("span", { class: "count" });
-  tools.append(count);
+  const letters = h("ul", { class: "alerts past" });
+  const undelivered = h("details", { class: "more-below undelivered", hidden: true }, h("summary"), letters);
+  const { root, tools } = panel("alerts", "Alerts", list, empty, undelivered, history);
+  const count = h("span", { class: "count" }), checked = h("span", { class: "checked" });
+  tools.append(count, checked);
   let known = null;
 
   return {
     root,
+    /* How old the verdicts are, counted on by the page */
+    checked(monitor, sinceReceived) {
+      const known = isNumber(monitor?.age_seconds);
+      attr(checked, "data-late", monitor?.late ? "true" : null);
+      text(checked, known ? `${monitor.late ? "⚠ " : ""}checked ${duration(monitor.age_seconds + sinceReceived)} ago` : "");
+    },
     update(snapshot) {
+      const { failing = [], dead = [], undelivered: lost = 0 } = snapshot.delivery ?? {};
+      show(undelivered, failing.length + lost > 0);
+      text(undelivered.firstElementChild, [lost ? `Not delivered (${lost})` : "", failing.length ? `trying again: ${failing.map((row) => row.handler).join(", ")}` : ""].filter(Boolean).join(" · "));
+      follow(letters, [...failing, ...dead], (row) => `${row.id ?? "try"}/${row.handler}`, letterItem, (node, row) => node.paint(row));
       const active = [...snapshot.alerts.active].sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity));
       const open = active.filter((alert) => alert.state !== "acknowledged").length;
       text(count, active.length ? `${open} to acknowledge, ${active.length - open} acknowledged` : "");
@@ -178,6 +190,20 @@ function alertItem(send, announce) {
     text(button, word);
     attr(button, "aria-label", `${word}: ${alert.title}`);
     form.label(word);
+  };
+  return node;
+}
+
+/* A message that was given up, or a channel that fails for now */
+function letterItem() {
+  const chip = severityChip(), title = h("span"), facts = h("p", { class: "quiet" });
+  const node = h("li", { class: "alert" }, h("div", { class: "line" }, chip, title), facts);
+  node.paint = (row) => {
+    show(chip, Boolean(row.severity));
+    paintChip(chip, row.severity ?? "low");
+    text(title, row.title ? `${row.handler}: ${row.title}` : `${row.handler}: ${row.waiting} waiting`);
+    const tries = `${row.attempts} ${row.attempts === 1 ? "attempt" : "attempts"}`;
+    text(facts, `${row.error} · ${tries}${row.title ? ", given up" : ""} · since ${clock(row.queued_at ?? row.since)}`);
   };
   return node;
 }
