@@ -40,15 +40,19 @@ def _escape(text: str) -> str:
 
 
 def _slack(notice: Notice) -> dict[str, Any]:
-    lines = [_escape(line) for line in notice.head()]
-    while len("\n".join(f"• {line}" for line in lines)) > 2900:
-        lines = [*lines[:-2], "…"] if len(lines) > 1 else [lines[0][:2800] + "…"]
-    body = "\n".join(f"• {line}" for line in lines)
+    lines, shown = [_escape(line) for line in notice.lines], 20
+    while len(body := "\n".join(_bullets(lines, shown))) > 2900:
+        lines, shown = ([lines[0][:2800] + "…", *lines[1:]], 1) if shown == 1 else (lines, shown - 1)
     title = _escape(notice.title)[:2900]
     link = f" · <{_escape(notice.dashboard_url)}|dashboard>" if notice.dashboard_url else ""
     texts = [f"*{title}*", body, f"as of {_stamp(notice.at)}{link}"]
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text}} for text in texts]
     return {"text": title, "blocks": blocks}
+
+
+def _bullets(lines: Sequence[str], shown: int) -> list[str]:
+    rest = len(lines) - shown
+    return [f"• {line}" for line in [*lines[:shown], *([f"and {rest} more"] if rest > 0 else [])]]
 
 
 def _stamp(at: datetime) -> str:
@@ -149,7 +153,8 @@ def _services(urls: SecretStr | None) -> Any:
         apprise: Any = import_module("apprise")
     except ModuleNotFoundError as error:
         raise ConfigError("notify needs apprise: pip install 'portfolio_research[notify]'") from error
-    logging.getLogger("apprise").disabled = True
+    for name in ("apprise", "urllib3.connectionpool"):
+        logging.getLogger(name).disabled = True
     services, given = apprise.Apprise(), urls.get_secret_value().split() if urls else []
     usable = sum([bool(services.add(url)) for url in given])
     if not given or usable < len(given):

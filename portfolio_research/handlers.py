@@ -145,42 +145,45 @@ class EmailAlertHandler:
         notice: Notice,  # what to say
     ) -> None:
         "Hand the mail to the server; return once it has taken it for every recipient."
-        message = _mail(notice, self.settings.sender, self.settings.recipients)
+        message, smtp = _mail(notice, self.settings.sender, self.settings.recipients), await aside(_smtp)
+        client = smtp.SMTP(timeout=None, tls_context=self._tls, **_connection(self.settings, self._secret))
         try:
             async with asyncio.timeout(self.timeout):
-                await _submit(message, self.settings, self._secret, self._tls)
+                await _submit(client, message, self.settings.host)
+            with contextlib.suppress(smtp.SMTPException, OSError):
+                await asyncio.wait_for(client.quit(), _GOOD_BYE)
         except TimeoutError:
             raise DeliveryError(f"{self.settings.host}: no end after {self.timeout:g} s") from None
+        finally:
+            client.close()
 
 # %% ../nbs/31_handlers.ipynb #b80919c6
-async def _submit(
-    message: EmailMessage, settings: EmailSettings, secret: SecretStr | None, tls: ssl.SSLContext
-) -> None:
-    smtp: Any = await aside(_smtp)
-    must = True if secret and not settings.use_tls else settings.start_tls
-    client = smtp.SMTP(
-        hostname=settings.host, port=settings.port, timeout=None, tls_context=tls,
-        use_tls=settings.use_tls, start_tls=False if settings.use_tls else must,
-        username=settings.username, password=secret.get_secret_value() if secret else None,
-    )
-    try:
-        await client.connect()
-        refused, _ = await client.send_message(message)
-        with contextlib.suppress(smtp.SMTPException, OSError):
-            await asyncio.wait_for(client.quit(), 2)
-    except (smtp.SMTPException, OSError) as error:
-        raise _refusal(settings.host, error) from None
-    finally:
-        client.close()
-    if refused:  # the others have it; a second try would reach them twice
-        names = one_line(", ".join(refused), 200)
-        raise DeliveryError(f"{settings.host}: refused recipients: {names}", permanent=True)
+_GOOD_BYE = 2.0  # seconds for a word that changes nothing
 
 
 def _smtp() -> Any:
     import aiosmtplib  # here: it costs 60 ms, and most runs send no mail
 
     return aiosmtplib
+
+
+def _connection(settings: EmailSettings, secret: SecretStr | None) -> dict[str, Any]:
+    given = {name: getattr(settings, name) for name in ("port", "use_tls", "start_tls", "username")}
+    if settings.use_tls or secret:
+        given["start_tls"] = not settings.use_tls
+    return {**given, "hostname": settings.host, "password": secret.get_secret_value() if secret else None}
+
+# %% ../nbs/31_handlers.ipynb #defa5ede
+async def _submit(client: Any, message: EmailMessage, host: str) -> None:
+    try:
+        await client.connect()
+        refused, _ = await client.send_message(message)
+    except TimeoutError:
+        raise
+    except Exception as error:  # of the library or of the network; what is final about it is decided in one place
+        raise _refusal(host, error) from None
+    if refused:  # the others have it; a second try would reach them twice
+        raise DeliveryError(f"{host}: refused recipients: {one_line(', '.join(refused), 200)}", permanent=True)
 
 # %% ../nbs/31_handlers.ipynb #e42e5931
 def _refusal(host: str, error: Exception) -> DeliveryError:

@@ -1,52 +1,36 @@
-"""Handlers against real servers on loopback: a log file, an SMTP server, a webhook."""
+"""The log and the mailbox, against real files and real servers on loopback."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import shutil
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from loopback import (
+    NOTICE,
+    Mailbox,
+    free_port,
+    mail_config,
+    mail_server,
+    make_certificate,
+    scripted,
+    send,
+    server_context,
+)
 from pydantic import SecretStr
 
-from portfolio_research.alerts import Notice, Severity
-from portfolio_research.channels import SlackAlertHandler, configured_handlers
-from portfolio_research.config import AlertError, ConfigError, EmailSettings, HandlerSettings
+from portfolio_research.alerts import Notice
+from portfolio_research.config import AlertError, ConfigError, EmailSettings
 from portfolio_research.handlers import EmailAlertHandler, LogAlertHandler
 from portfolio_research.wire import DeliveryError
-
-NOTICE = Notice(
-    "main",
-    "[CRITICAL] main: Drawdown 22 %\r\nBcc: eve@example.com",
-    Severity.CRITICAL,
-    ("CRITICAL Drawdown 22 %", "LOW <!channel> & <b>bold</b>\r\nnext"),
-    datetime(2020, 3, 12, tzinfo=UTC),
-    "k1",
-    "http://127.0.0.1:5000/?a=1&b=2",
-)
-
-
-def send(handler: Any, notice: Notice = NOTICE) -> None:
-    asyncio.run(handler.send(notice))
 
 
 def failure(handler: Any, notice: Notice = NOTICE) -> DeliveryError:
@@ -56,12 +40,6 @@ def failure(handler: Any, notice: Notice = NOTICE) -> DeliveryError:
     return caught.value
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 # ---------------------------------------------------------------- log
 def test_each_line_of_the_log_is_one_alert(tmp_path: Path) -> None:
     handler = LogAlertHandler(tmp_path / "deep" / "alerts.log")
@@ -69,7 +47,13 @@ def test_each_line_of_the_log_is_one_alert(tmp_path: Path) -> None:
     send(handler)
     lines = handler.path.read_text().splitlines()
     assert len(lines) == 4 and lines[:2] == lines[2:]
-    assert lines[0] == "2020-03-12T00:00:00Z main CRITICAL Drawdown 22 %" and lines[1].endswith("next")
+    assert lines[0] == "2020-03-12T00:00:00Z main CRITICAL Drawdown 22 %" and lines[1].endswith("next @everyone [2J [31mred")
+
+
+def test_the_name_of_a_portfolio_cannot_add_a_line_either(tmp_path: Path) -> None:
+    handler = LogAlertHandler(tmp_path / "alerts.log")
+    send(handler, replace(NOTICE, portfolio="main\n2020-01-01T00:00:00Z main CRITICAL forged"))
+    assert len(handler.path.read_text().splitlines()) == 2
 
 
 def test_a_line_cut_short_is_closed_first(tmp_path: Path) -> None:
@@ -113,37 +97,6 @@ def test_two_writers_do_not_mix_their_lines(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- e-mail
-class Mailbox:
-    """An SMTP server's memory; `answer` is what it says to DATA, `rcpt` to a recipient."""
-
-    def __init__(self) -> None:
-        self.envelopes: list[Any] = []
-        self.answer, self.rcpt, self.delay = "250 taken", "250 ok", 0.0
-        self.refuse: set[str] = set()
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
-        if address in self.refuse:
-            return self.rcpt
-        envelope.rcpt_tos.append(address)
-        return "250 ok"
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        await asyncio.sleep(self.delay)
-        self.envelopes.append((envelope, session))
-        return self.answer
-
-    def message(self) -> EmailMessage:
-        parsed = message_from_bytes(self.envelopes[-1][0].content, policy=default)
-        assert isinstance(parsed, EmailMessage)
-        return parsed
-
-
-def serve(box: Mailbox, **options: Any) -> Controller:
-    controller = Controller(box, hostname="127.0.0.1", port=free_port(), **options)
-    controller.start()
-    return controller
-
-
 @pytest.fixture
 def box() -> Mailbox:
     return Mailbox()
@@ -151,58 +104,25 @@ def box() -> Mailbox:
 
 @pytest.fixture
 def smtp(box: Mailbox) -> Iterator[dict[str, Any]]:
-    controller = serve(box)
-    yield {
-        "host": "127.0.0.1",
-        "port": controller.port,
-        "sender": "bot@example.com",
-        "recipients": ["ana@example.com", "ben@example.com"],
-    }
+    controller = mail_server(box)
+    yield mail_config(controller.port)
     controller.stop()
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl command to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-keyout",
-        key,
-        "-out",
-        cert,
-        *names,
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def secure(box: Mailbox, certificate: tuple[Path, Path]) -> Iterator[dict[str, Any]]:
     """A server with STARTTLS and a password."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
 
     def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         return AuthResult(success=(data.login, data.password) == (b"bot", b"hunter2"), handled=False)
 
-    controller = serve(box, tls_context=context, authenticator=check, auth_required=True)
-    config = {
-        "host": "127.0.0.1",
-        "port": controller.port,
-        "sender": "bot@example.com",
-        "recipients": "ana@example.com",
-    }
+    controller = mail_server(box, tls_context=server_context(certificate), authenticator=check, auth_required=True)
+    config = mail_config(controller.port) | {"recipients": "ana@example.com"}
     yield config | {"username": "bot", "password": "hunter2", "ca_file": str(certificate[0])}
     controller.stop()
 
@@ -215,7 +135,8 @@ def test_a_mail_arrives_whole_as_text_and_html_and_nothing_is_smuggled_in(smtp: 
     assert mail["Message-ID"] == "<k1@alerts.portfolio-research>" and mail["Date"]
     text, markup = (mail.get_body((kind,)) for kind in ("plain", "html"))
     assert text is not None and markup is not None
-    assert "LOW <!channel> & <b>bold</b> next" in text.get_content() and NOTICE.dashboard_url in text.get_content()
+    plain = text.get_content()
+    assert "LOW <!channel> & <b>bold</b> next @everyone [2J [31mred\r\n" in plain and NOTICE.dashboard_url in plain
     assert "&lt;b&gt;bold" in markup.get_content() and "?a=1&amp;b=2" in markup.get_content()
 
 
@@ -270,10 +191,53 @@ def test_one_recipient_refused_is_told_and_the_other_is_not_mailed_twice(smtp: d
     assert error.permanent and "ben@example.com" in str(error) and box.envelopes[0][0].rcpt_tos == ["ana@example.com"]
 
 
-def test_nobody_there_and_nobody_answering(smtp: dict[str, Any], box: Mailbox) -> None:
-    assert not failure(EmailAlertHandler(smtp | {"port": free_port()})).permanent
-    box.delay = 1
-    assert "0.3 s" in str(failure(EmailAlertHandler(smtp | {"timeout": 0.3})))
+def test_nobody_there() -> None:
+    assert not failure(EmailAlertHandler(mail_config(free_port()))).permanent
+
+
+GREETED = (b"220 hello\r\n", b"250 hello\r\n")
+
+
+@pytest.mark.parametrize("lines", [(), GREETED[:1], GREETED, (*GREETED, b"250 ok\r\n"), (b"220-and so on\r\n" * 50,)])
+def test_a_server_that_hangs_is_left_in_time_wherever_it_hangs(lines: tuple[bytes, ...]) -> None:
+    with scripted(*lines) as port:
+        error = failure(EmailAlertHandler(mail_config(port) | {"timeout": 0.3}))
+    assert "no end after 0.3 s" in str(error) and not error.permanent
+
+
+def test_a_server_that_drips_is_cut_off() -> None:
+    with scripted(b"220 " + b"x" * 400 + b"\r\n", drip=0.02) as port:  # no single byte is late
+        assert "no end after 0.3 s" in str(failure(EmailAlertHandler(mail_config(port) | {"timeout": 0.3})))
+
+
+def test_a_mail_that_was_taken_is_delivered_whatever_becomes_of_the_good_bye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portfolio_research.handlers._GOOD_BYE", 0.1)
+    one = mail_config(0) | {"recipients": ["ana@example.com"]}
+    taken = (*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n", b"250 taken\r\n")
+    with scripted(*taken) as port:
+        send(EmailAlertHandler(one | {"port": port}), replace(NOTICE, lines=("short",)))
+    with scripted(*taken, b"421 no time for you\r\n") as port:
+        send(EmailAlertHandler(one | {"port": port}), replace(NOTICE, lines=("short",)))
+
+
+def test_starttls_that_was_stripped_is_not_done_without(smtp: dict[str, Any], box: Mailbox) -> None:
+    assert "STARTTLS" in str(failure(EmailAlertHandler(smtp | {"start_tls": True}))) and not box.envelopes
+
+
+def test_tls_from_the_first_byte(box: Mailbox, certificate: tuple[Path, Path]) -> None:
+    controller = mail_server(box, ssl_context=server_context(certificate))
+    try:
+        own = mail_config(controller.port) | {"use_tls": True, "timeout": 5}
+        assert "certificate" in str(failure(EmailAlertHandler(own))).lower() and not box.envelopes
+        send(EmailAlertHandler(own | {"ca_file": str(certificate[0])}))
+    finally:
+        controller.stop()
+    assert len(box.envelopes) == 1
+
+
+def test_a_long_refusal_is_cut() -> None:
+    with scripted(b"554 " + b"no " * 300 + b"\r\n") as port:
+        assert len(str(failure(EmailAlertHandler(mail_config(port))))) < 340
 
 
 @pytest.mark.parametrize(
@@ -303,132 +267,3 @@ def test_the_password_comes_from_the_environment(
     monkeypatch.setenv("PORTFOLIO_RESEARCH_SMTP_PASSWORD", secure.pop("password"))
     send(EmailAlertHandler(secure))
     assert len(box.envelopes) == 1
-
-
-# ---------------------------------------------------------------- webhook
-class Hook(ThreadingHTTPServer):
-    """Remembers what was posted; `answer` is (status, headers, body), `drip` seconds between bytes of the answer."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.bodies: list[dict[str, Any]] = []
-        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"ok")
-        self.drip = 0.0
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/services/T0/B0/s3cret"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        status, headers, body = self.server.answer
-        raw = f"HTTP/1.1 {status} X\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
-        data = f"{raw}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        try:
-            for piece in [data] if not self.server.drip else [bytes([b]) for b in data]:
-                self.wfile.write(piece)
-                self.wfile.flush()
-                if self.server.closing.wait(self.server.drip):
-                    return
-        except OSError:
-            pass  # the client had enough, which is what the test is about
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    with Hook() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.closing.set()
-        server.shutdown()
-        thread.join()
-
-
-def test_a_message_arrives_as_harmless_blocks(hook: Hook) -> None:
-    send(SlackAlertHandler(hook.url))
-    (body,) = hook.bodies
-    texts = [block["text"]["text"] for block in body["blocks"]]
-    assert "<!channel>" not in json.dumps(body) and "&lt;!channel&gt; &amp; &lt;b&gt;" in texts[1]
-    assert texts[2].endswith("<http://127.0.0.1:5000/?a=1&amp;b=2|dashboard>") and "\n" not in body["text"]
-
-
-def test_too_long_a_message_is_cut_not_refused(hook: Hook) -> None:
-    send(
-        SlackAlertHandler(SecretStr(hook.url)),
-        replace(NOTICE, lines=tuple("y" * 500 for _ in range(30)), dashboard_url=""),
-    )
-    send(SlackAlertHandler(hook.url), replace(NOTICE, lines=("z" * 9000,)))
-    assert all(len(b["text"]["text"]) <= 3000 for body in hook.bodies for b in body["blocks"])
-
-
-@pytest.mark.parametrize(
-    ("status", "permanent"),
-    [(429, False), (408, False), (500, False), (503, False), (302, True), (404, True), (410, True)],
-)
-def test_what_the_status_means(hook: Hook, status: int, permanent: bool) -> None:
-    hook.answer = (status, {"Location": "http://127.0.0.1:1/"}, b"no\r\nservice" * 100)
-    error = failure(SlackAlertHandler(hook.url))
-    assert (
-        error.permanent is permanent and str(status) in str(error) and len(str(error)) < 300 and len(hook.bodies) == 1
-    )
-
-
-def test_retry_after_in_seconds_as_a_date_and_as_nonsense(hook: Hook) -> None:
-    handler = SlackAlertHandler(hook.url)
-    hook.answer = (429, {"Retry-After": "7"}, b"")
-    assert failure(handler).retry_after == 7
-    hook.answer = (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)}, b"")
-    assert 60 < (failure(handler).retry_after or 0) <= 90
-    for header in ({"Retry-After": "soon"}, {}):
-        hook.answer = (429, header, b"")
-        assert failure(handler).retry_after is None
-
-
-def test_a_server_that_drips_is_cut_off(hook: Hook) -> None:
-    hook.drip = 0.05
-    assert "no end after 0.5 s" in str(failure(SlackAlertHandler(hook.url, timeout=0.5)))  # no single byte was late
-
-
-def test_nobody_there_and_the_secret_stays_secret(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    send(SlackAlertHandler(hook.url))
-    handler = SlackAlertHandler(f"http://127.0.0.1:{free_port()}/services/s3cret")
-    error = failure(handler)
-    assert not error.permanent and "s3cret" not in caplog.text + str(error) + repr(vars(handler))
-
-
-@pytest.mark.parametrize(
-    "url", [None, "", "hooks.slack.com/x", "ftp://x/y", "https://", "https://x/\ny", "http://x:99999/", "http://[x/"]
-)
-def test_no_webhook_is_refused_at_once(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL", raising=False)
-    with pytest.raises(ConfigError, match="PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL"):
-        SlackAlertHandler(url)
-
-
-# ---------------------------------------------------------------- configuration
-def test_the_configuration_names_the_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: Hook) -> None:
-    monkeypatch.setenv("PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL", hook.url)
-    settings = HandlerSettings.model_validate(
-        {"log": "a.log", "email": {"host": "h", "sender": "a@b.c", "recipients": ["d@e.f"]}, "slack": {}}
-    )
-    log, mail, slack = configured_handlers(settings, tmp_path)
-    assert (log.name, mail.name, slack.name) == ("log", "email", "slack")
-    assert isinstance(log, LogAlertHandler) and log.path == tmp_path / "a.log"
-    send(slack)
-    assert len(hook.bodies) == 1
-    (only,) = configured_handlers(
-        HandlerSettings.model_validate({"log": str(tmp_path / "b.log"), "slack": {"enabled": False}}), Path("/x")
-    )
-    assert isinstance(only, LogAlertHandler) and only.path == tmp_path / "b.log"
