@@ -134,6 +134,18 @@ class _Turns(_Attempts):
 
 # %% ../nbs/32_monitor.ipynb #659a1963
 KEEP = timedelta(days=30)
+_LAST_WORDS = 5.0  # seconds for messages that wait at the end
+_LET_GO = 1.0  # seconds for a handler to end when it is cancelled
+
+
+async def _let_go(tasks: Sequence["asyncio.Task[Any]"]) -> None:
+    "Cancel; a handler that does not end is left behind, and an error that nobody asked for is not lost."
+    for task in tasks:
+        task.cancel()
+    ended, _ = await asyncio.wait(tasks, timeout=_LET_GO)
+    for task in ended:
+        if not task.cancelled() and (error := task.exception()):
+            raise error
 
 # %% ../nbs/32_monitor.ipynb #be2a4703
 class _Delivery(_Turns):
@@ -152,9 +164,7 @@ class _Delivery(_Turns):
             for task in ended:
                 task.result()
         finally:
-            for task in loops:
-                task.cancel()
-            await asyncio.wait(loops, timeout=1)  # a handler that does not let go is left behind
+            await _let_go(loops)
 
     def wake(self) -> None:
         "Something was queued."
@@ -335,7 +345,7 @@ class PortfolioMonitor(_Checks):
         "Check every `check_interval` seconds until `stop`."
         loop = asyncio.get_running_loop()
         sender, due = asyncio.create_task(self.keep_delivering()), loop.time()
-        watch = asyncio.create_task(self.vigil.keep_watching(2 * self.check_interval))
+        beside: list[asyncio.Task[Any]] = [sender, asyncio.create_task(self.vigil.keep_watching(2 * self.check_interval))]
         self.vigil.start()
         try:
             while not self._stopping.is_set():
@@ -343,13 +353,11 @@ class PortfolioMonitor(_Checks):
                 missed = max(0.0, (loop.time() - due) // self.check_interval)
                 due += (missed + 1) * self.check_interval
                 await _pause(self._stopping, sender, due - loop.time())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.deliver(), 5)  # what the last tick had to say
+            beside.append(asyncio.create_task(self.deliver()))  # what does not arrive now waits for the next start
+            await asyncio.wait(beside[-1:], timeout=_LAST_WORDS)
         finally:
-            watch.cancel()
-            sender.cancel()
             await self.vigil.stop()
-            await asyncio.wait({watch, sender}, timeout=2)
+            await _let_go(beside)
             self._stopping = asyncio.Event()  # it may be started again
 
     async def keep_delivering(self) -> None:

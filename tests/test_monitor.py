@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,13 @@ import pytest
 from store_rows import start
 
 from portfolio_research.alerts import AlertType, AlreadyAcknowledged, Notice, Rule, Severity
-from portfolio_research.config import AlertError, ConfigError, StoreError
+from portfolio_research.config import AlertError, ChannelSettings, ConfigError, StoreError
 from portfolio_research.handlers import LogAlertHandler
 from portfolio_research.monitor import PortfolioMonitor
-from portfolio_research.routing import backoff
 from portfolio_research.sinks import MemorySink
 from portfolio_research.store import Store
 from portfolio_research.store.outbox import StoreSink
+from portfolio_research.vigil import Vigil
 from portfolio_research.wire import DeliveryError
 
 DAY = datetime(2020, 3, 9, tzinfo=UTC)
@@ -202,16 +203,126 @@ def test_a_handler_no_longer_configured_does_not_lose_its_messages(world: World,
     assert len(phone.heard) == 1
 
 
+# ---------------------------------------------------------------- routing
+WORST = ChannelSettings(min_severity="critical")
+NIGHT = ChannelSettings.model_validate({"quiet_hours": {"start": "22:00", "end": "07:00", "zone": "UTC"}})
+
+
+def titles(phone: Phone) -> list[str]:
+    return [notice.title.split()[0] for notice in phone.heard]
+
+
+def test_a_channel_hears_only_what_is_bad_enough(world: World, sink: Any) -> None:
+    everything, worst = Phone("everything"), Phone("worst")
+    monitor = world.monitor(everything, worst, sink=sink, channels={"worst": WORST})
+    asyncio.run(world.see(monitor, 0.12, 0.12, 0.3))
+    assert titles(everything) == ["[MEDIUM]", "[CRITICAL]"] and titles(worst) == ["[CRITICAL]"]
+    with pytest.raises(ConfigError, match="channels names pager, which is no handler; there is phone"):
+        world.monitor(Phone(), channels={"pager": WORST})
+
+
+def test_what_a_dead_channel_should_have_told_is_told_by_the_next(world: World, sink: Any) -> None:
+    gone = [DeliveryError("HTTP 410", permanent=True)] * 9
+    slack, pager, other = Phone("slack", *gone), Phone("pager"), Phone("other")
+    monitor = world.monitor(other, slack, pager, sink=sink, channels={"pager": WORST})
+    asyncio.run(world.see(monitor, 0.12, 0.12, 0.3))
+    asyncio.run(monitor.deliver())
+    assert sorted(titles(pager)) == ["[CRITICAL]", "[HIGH]", "[MEDIUM]"]  # the mild one instead of slack, and a word
+    assert any("(instead of slack)" in n.title and "HTTP 410" in n.lines[-1] for n in pager.heard)
+    assert titles(other) == ["[MEDIUM]", "[CRITICAL]"] and [i.handler for i in sink.dead()] == ["slack", "slack"]
+    asyncio.run(world.see(monitor, 0.01, 0.01, 0.01))
+    asyncio.run(monitor.deliver())
+    assert len(pager.heard) == 4  # resolved; that slack is gone is told once a day
+
+
+def test_a_dead_letter_that_is_tried_again_arrives(world: World, sink: Any) -> None:
+    slack = Phone("slack", DeliveryError("HTTP 410", permanent=True))
+    monitor = world.monitor(slack, sink=sink)
+    asyncio.run(world.see(monitor, 0.3))
+    (letter,) = sink.dead()
+    sink.retry(letter.id, world.clock)
+    asyncio.run(monitor.deliver())
+    assert titles(slack) == ["[CRITICAL]"] and sink.dead() == []
+
+
+def test_a_night_is_one_message_in_the_morning_also_after_a_restart(world: World, sink: Any) -> None:
+    sleeper, log = Phone("sleeper"), Phone("log")
+    world.clock = datetime(2026, 1, 1, 23, tzinfo=UTC)
+    both = {"sink": sink, "channels": {"sleeper": NIGHT}}
+    asyncio.run(world.see(world.monitor(sleeper, log, **both), 0.12, 0.12))
+    asyncio.run(world.see(world.monitor(sleeper, log, **both), 0.3))  # critical breaks through
+    for hour in range(5):
+        world.clock += timedelta(hours=1)
+        asyncio.run(world.see(world.monitor(sleeper, log, **both), *[0.15] * 3 if hour == 1 else [0.15]))
+    night = len(sleeper.heard)  # with reminders
+    assert set(titles(sleeper)) == {"[CRITICAL]"} and len(log.heard) > night
+    world.clock = datetime(2026, 1, 2, 7, tzinfo=UTC)
+    asyncio.run(world.monitor(sleeper, log, **both).deliver())
+    asyncio.run(world.monitor(sleeper, log, **both).deliver())
+    morning = sleeper.heard[night:]
+    held = [line for notice in log.heard if notice.severity != "critical" for line in notice.lines]
+    told = [line for notice in morning for line in notice.lines]
+    assert len(morning) == 1 and all(any(line in one for one in told) for line in held)
+
+
+def test_the_message_of_the_night_is_tried_again_as_one(world: World, sink: Any) -> None:
+    sleeper = Phone("sleeper", DeliveryError("down", retry_after=60))
+    world.clock = datetime(2026, 1, 1, 23, tzinfo=UTC)
+    monitor = world.monitor(sleeper, sink=sink, channels={"sleeper": NIGHT})
+    other = Notice("main", "[LOW] main: other", Severity.LOW, ("LOW other",), world.clock, "k9")
+    asyncio.run(world.see(monitor, 0.12, 0.12))
+    sink.post(other, ["sleeper"], world.clock)
+    world.clock = datetime(2026, 1, 2, 7, tzinfo=UTC)
+    for _ in range(2):
+        asyncio.run(monitor.deliver())
+    assert sleeper.heard == [] and sleeper.moods == []
+    world.clock += timedelta(minutes=2)
+    asyncio.run(monitor.deliver())
+    (one,) = sleeper.heard
+    assert len(one.lines) == 2 and sink.pending(world.clock + timedelta(days=1)) == []
+
+
+# ---------------------------------------------------------------- the digest of the day
+def test_there_is_one_digest_a_day_also_after_a_restart(world: World, sink: Any) -> None:
+    phone, deaf = Phone("phone"), Phone("deaf")
+    world.clock = datetime(2026, 1, 1, 7, tzinfo=UTC)
+    given = {"sink": sink, "digest_hour": 8, "channels": {"deaf": WORST}}
+    world.risk.equity = 101_234.5
+    asyncio.run(world.see(world.monitor(phone, deaf, **given), 0.3))
+    assert titles(phone) == ["[CRITICAL]"]
+    for hour in (8, 9, 20, 32, 33):  # the last two are of the next day
+        world.clock = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+        asyncio.run(world.see(world.monitor(phone, deaf, **given), 0.3))
+    told = [notice for notice in phone.heard if notice.key.startswith("digest:")]
+    assert [notice.key for notice in told] == ["digest:2026-01-01", "digest:2026-01-02"]
+    assert told[0].title == "[DIGEST] main: equity 101,234.50, drawdown 30.0 %, 1 active alert"
+    assert [n.key for n in deaf.heard if ":" in n.key] == [n.key for n in told]
+
+
+def test_the_digest_tells_what_did_not_arrive(world: World, sink: Any) -> None:
+    phone, slack = Phone("phone"), Phone("slack", DeliveryError("HTTP 410 <b>gone</b>", permanent=True))
+    asyncio.run(world.see(world.monitor(phone, slack, sink=sink), 0.3))
+    asyncio.run(world.see(world.monitor(phone, slack, sink=sink, digest_hour=0), 0.3))
+    (told,) = [notice for notice in phone.heard if notice.key.startswith("digest:")]
+    assert any(line.startswith("NOT DELIVERED slack: [CRITICAL]") and "410" in line for line in told.lines)
+
+
+# ---------------------------------------------------------------- the last resort
+def test_a_log_that_cannot_be_written_ends_the_monitor_after_the_others_were_told(world: World, tmp_path: Path) -> None:
+    phone = Phone("phone")
+    monitor = world.monitor(LogAlertHandler(tmp_path), phone, check_interval=0.01)  # a folder is not a file
+    world.value = 0.3
+    with pytest.raises(DeliveryError, match="choose another file"):
+        asyncio.run(monitor.start_monitoring(*world.parts))
+    assert titles(phone) == ["[CRITICAL]"]
+    (kept,) = monitor.sink.pending(world.clock, "log")
+    assert kept.attempts >= 1 and monitor.sink.dead() == []
+
+
 def test_the_hook_runs_with_the_commit(world: World, sink: Any) -> None:
     given: list[Any] = []
     asyncio.run(world.see(world.monitor(sink=sink), 0.1, commit_hook=given.append))
     assert len(given) == 1
-
-
-def test_backoff_doubles_up_to_a_quarter_of_an_hour() -> None:
-    longest = [backoff(n, chance=lambda low, high: high) for n in (0, 1, 2, 50)]
-    assert longest == [5, 10, 20, 900] and all(5 <= backoff(3) <= 40 for _ in range(50))
-    assert backoff(0, 100.0) == 100
 
 
 # ---------------------------------------------------------------- the loop
@@ -273,6 +384,71 @@ def test_missed_checks_are_made_once(world: World) -> None:
 
     asyncio.run(live())
     assert max(later - earlier for earlier, later in pairwise(made[1:])) > 0.05  # made up for, they would come at once
+
+
+def test_a_handler_that_hangs_does_not_delay_what_others_are_told_later(world: World) -> None:
+    async def live() -> None:
+        never = asyncio.Event()
+        stuck, good = Phone("stuck", never), Phone("good")
+        monitor = world.monitor(stuck, good, check_interval=0.01)
+        world.value = 0.12
+        running = asyncio.create_task(monitor.start_monitoring(*world.parts))
+        await until(lambda: good.heard)
+        world.value = 0.3
+        await until(lambda: len(good.heard) == 2)
+        assert not never.is_set() and not running.done()
+        monitor.stop()
+        never.set()
+        await running
+        assert len(stuck.heard) == 2  # in the last moment
+
+    asyncio.run(live())
+
+
+def test_a_handler_that_does_not_let_go_does_not_hold_up_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portfolio_research.monitor._LAST_WORDS", 0.05)
+    monkeypatch.setattr("portfolio_research.monitor._LET_GO", 0.05)
+    release = asyncio.Event()
+
+    class Stubborn(Phone):
+        async def send(self, notice: Notice) -> None:
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+
+    async def live() -> None:
+        monitor = world.monitor(Stubborn("stubborn"), check_interval=0.01)
+        world.value = 0.3
+        running = asyncio.create_task(monitor.start_monitoring(*world.parts))
+        await until(lambda: len(world.asked) >= 3)
+        monitor.stop()
+        async with asyncio.timeout(10):
+            await running
+        release.set()
+
+    asyncio.run(live())
+
+
+def test_signs_of_life_follow_complete_checks_only(world: World, tmp_path: Path) -> None:
+    class Full(MemorySink):
+        def commit(self, *args: Any, **options: Any) -> Any:
+            raise StoreError("disk full")
+
+    for sink, there in ((Full(), False), (MemorySink(), True)):
+        vigil = Vigil(tmp_path / "beat.json")
+
+        async def live(sink: Any = sink, vigil: Vigil = vigil) -> None:
+            monitor = world.monitor(sink=sink, check_interval=60, vigil=vigil)
+            running = asyncio.create_task(monitor.start_monitoring(*world.parts))
+            await until(lambda: running.done() or (tmp_path / "beat.json").exists())
+            monitor.stop()
+            await running
+
+        with contextlib.suppress(StoreError):
+            asyncio.run(live())
+        assert (tmp_path / "beat.json").exists() == there
 
 
 def test_stopping_before_the_start_is_respected(world: World) -> None:

@@ -11,7 +11,16 @@ import pytest
 from sqlalchemy import Connection, func, select
 from store_rows import start
 
-from portfolio_research.alerts import AlertType, AlreadyAcknowledged, Evaluation, Rule, Severity, evaluate, fingerprint
+from portfolio_research.alerts import (
+    AlertType,
+    AlreadyAcknowledged,
+    Evaluation,
+    Notice,
+    Rule,
+    Severity,
+    evaluate,
+    fingerprint,
+)
 from portfolio_research.config import AlertError
 from portfolio_research.sinks import MemorySink
 from portfolio_research.store import Store, ledger, schema
@@ -106,6 +115,61 @@ def test_a_message_waits_for_the_earlier_one_of_its_handler(sink: Any) -> None:
     assert [i.handler for i in sink.pending(NOW)] == ["log", "email", "email"] or len(sink.pending(NOW)) == 3
 
 
+WORD = Notice("main", "a word", Severity.LOW, ("LOW a word",), NOW, "instead:k")
+
+
+def test_a_message_of_its_own_is_queued_once_per_handler(sink: Any) -> None:
+    assert [sink.post(WORD, BOTH, NOW), sink.post(WORD, BOTH, NOW), sink.post(WORD, [*BOTH, "slack"], NOW)] == [2, 0, 1]
+    assert sink.states("instead:k") == dict.fromkeys((*BOTH, "slack"), "pending") and sink.states("other") == {}
+    assert [i.handler for i in sink.pending(NOW, "slack")] == ["slack"]
+
+
+def test_what_is_not_for_a_handler_is_skipped_and_waits_no_more(sink: Any) -> None:
+    tick(sink, 0.3)
+    (item,) = sink.pending(NOW, "email")
+    sink.skipped("milder than high", item.id)
+    assert sink.pending(NOW, "email") == [] and sink.states(item.notice.key)["email"] == "skipped"
+
+
+def test_what_is_given_up_is_kept_can_be_tried_again_and_can_be_dropped(sink: Any) -> None:
+    tick(sink, 0.3)
+    (item,) = sink.pending(NOW, "email")
+    sink.failed(item.id, "451", NOW)
+    sink.give_up(item.id, "554", NOW, {"log": WORD})
+    (dead,) = sink.dead()
+    assert (dead.id, dead.attempts, dead.error) == (item.id, 2, "554") and sink.pending(NOW, "email") == []
+    assert [i.notice.key for i in sink.pending(NOW, "log")][-1] == "instead:k"
+    later = NOW + timedelta(days=2)
+    sink.retry(dead.id, later)
+    (again,) = sink.pending(later, "email")
+    assert (again.attempts, again.queued_at) == (0, later) and sink.dead() == []
+    for act in (lambda: sink.retry(dead.id, later), lambda: sink.drop(dead.id), lambda: sink.drop(99)):
+        with pytest.raises(AlertError, match="no message"):
+            act()
+    sink.give_up(again.id, "554", later, {})
+    sink.drop(again.id)
+    assert sink.dead() == [] and "email" not in sink.states(item.notice.key)
+
+
+def test_giving_up_and_telling_somebody_else_are_one_step(store: Store) -> None:
+    sink = StoreSink(store, "main")
+    tick(sink, 0.3)
+    (item,) = sink.pending(NOW, "email")
+    with pytest.raises(AttributeError):
+        sink.give_up(item.id, "554", NOW, {"log": None})  # type: ignore[dict-item]
+    assert sink.dead() == [] and sink.pending(NOW, "email")[0].attempts == 0
+
+
+def test_after_a_month_what_arrived_is_forgotten_and_nothing_else(sink: Any) -> None:
+    tick(sink, 0.3)
+    sink.post(WORD, BOTH, NOW)
+    first, second, third, _ = sink.pending(NOW)
+    sink.delivered(first.id, second.id)
+    sink.give_up(third.id, "554", NOW, {})
+    assert sink.forget(NOW) == 0 and sink.forget(NOW + timedelta(days=30)) == 2
+    assert len(sink.dead()) == 1 and len(sink.pending(NOW)) == 1
+
+
 def test_a_breach_that_never_fired_leaves_no_row(sink: Any) -> None:
     tick(sink, 0.12)
     assert sink.load()[ID].state == "pending"
@@ -146,3 +210,8 @@ def test_portfolios_do_not_see_each_other(store: Store) -> None:
     tick(StoreSink(store, "main"), 0.3)
     other = StoreSink(store, "other")
     assert other.load() == {} and other.events() == [] and other.pending(NOW) == [] and other.dead() == []
+    (mine,) = StoreSink(store, "main").pending(NOW, "log")
+    StoreSink(store, "main").give_up(mine.id, "gone", NOW, {})
+    with pytest.raises(AlertError, match="no message"):
+        other.retry(mine.id, NOW)
+    assert other.forget(NOW + timedelta(days=99)) == 0
