@@ -10,13 +10,14 @@ from decimal import Decimal
 import pytest
 from store_rows import DAY, day, fill_of, open_order, start
 
-from portfolio_research.alerts import AlertState, AlertType, Severity
+from portfolio_research.alerts import AlertState, AlertType, Notice, Severity
 from portfolio_research.config import ConfigError
 from portfolio_research.store import Store, ledger, schema, snapshot, telemetry
 from portfolio_research.store.alert_view import held_back, show_alert
 from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.database import upsert
 from portfolio_research.store.encoding import to_json, to_text
+from portfolio_research.store.outbox import StoreSink
 from portfolio_research.store.snapshot import build_snapshot, portfolios
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -529,3 +530,28 @@ def test_it_is_made_without_arrays(store):
     )
     ended = subprocess.run([sys.executable, "-c", script, store.where], capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+def test_what_is_not_delivered_is_seen_and_when_the_rules_were_last_applied(store):
+    empty = build_snapshot(store, "main", now=NOW)
+    assert empty["delivery"] == {"waiting": 0, "failing": [], "undelivered": 0, "dead": []}
+    assert empty["monitor"] == {"last_check": None, "age_seconds": None, "late": False}
+    sink = StoreSink(store, "main")
+    for n in range(25):
+        told = Notice("main", f"[LOW] main: {n} <b>", Severity.LOW, ("LOW x",), NOW, f"k{n}")
+        sink.post(told, ["slack", "email"], NOW)
+        sink.give_up(sink.pending(NOW, "slack")[0].id, "HTTP 410", NOW, {})
+    first = sink.pending(NOW, "email")[0]
+    sink.failed(first.id, "451 later", NOW + timedelta(minutes=5))
+    with store.begin() as conn:
+        telemetry.heartbeat(conn, "main", "monitor", state="running", pid=1, now=NOW - timedelta(seconds=7))
+    shot = finite(build_snapshot(store, "main", now=NOW))
+    seen = shot["delivery"]
+    assert seen["failing"] == [
+        {"handler": "email", "waiting": 25, "attempts": 1, "error": "451 later", "since": "2026-01-01T00:00:00Z"}
+    ]
+    assert (seen["waiting"], seen["undelivered"], len(seen["dead"])) == (25, 25, 20)
+    assert seen["dead"][0]["title"] == "[LOW] main: 24 <b>" and seen["dead"][0]["error"] == "HTTP 410"
+    assert shot["monitor"] == {"last_check": "2025-12-31T23:59:53Z", "age_seconds": 7.0, "late": False}
+    later = build_snapshot(store, "main", now=NOW + timedelta(minutes=11))["monitor"]
+    assert later["late"]

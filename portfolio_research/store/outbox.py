@@ -18,7 +18,7 @@ from portfolio_research.sinks import SETTLED, OutboxItem, known_dead
 from portfolio_research.store import schema
 from portfolio_research.store.alerts import AlertDesk, append_events, load_silences, load_states, save_states
 from portfolio_research.store.database import insert_new
-from portfolio_research.store.encoding import from_text, to_json, to_text
+from portfolio_research.store.encoding import from_text, short, to_json, to_text
 
 
 class StoreSink(AlertDesk):
@@ -147,3 +147,30 @@ class StoreSink(AlertDesk):
 def _item(row: Row[Any]) -> OutboxItem:
     notice = Notice.from_dict(json.loads(row.notice))
     return OutboxItem(row.id, row.handler, notice, row.attempts, from_text(row.recorded_at), row.last_error)
+
+
+def delivery_view(conn: Connection, portfolio: str, most: int) -> dict[str, Any]:
+    """How many messages wait, which handlers fail at the moment, and the `most` newest that were given up."""
+    box = schema.outbox
+    mine = select(box).where(box.c.portfolio == portfolio).order_by(box.c.id)
+    waiting = conn.execute(mine.where(box.c.state == "pending")).all()
+    dead = conn.execute(mine.where(box.c.state == "dead")).all()
+    failing = {row.handler: row for row in reversed(waiting) if row.attempts}  # the oldest message of each
+    return {
+        "waiting": len(waiting),
+        "failing": [_failing(row, waiting) for row in failing.values()],
+        "undelivered": len(dead),
+        "dead": [_letter(row) for row in dead[: -most - 1 : -1]],
+    }
+
+
+def _failing(row: Row[Any], waiting: Sequence[Row[Any]]) -> dict[str, Any]:
+    behind = sum(other.handler == row.handler for other in waiting)
+    told = {"handler": row.handler, "waiting": behind, "attempts": row.attempts}
+    return {**told, "error": row.last_error, "since": short(row.recorded_at)}
+
+
+def _letter(row: Row[Any]) -> dict[str, Any]:
+    notice = json.loads(row.notice)
+    told = {"id": row.id, "handler": row.handler, "title": notice["title"], "severity": notice["severity"]}
+    return {**told, "error": row.last_error, "attempts": row.attempts, "queued_at": short(row.recorded_at)}
