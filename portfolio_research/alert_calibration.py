@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .alert_backtest import AlertBacktest, backtest_alerts, replay
+from .alert_backtest import AlertBacktest, backtest_alerts, readings, replay
+from .alert_lifecycle import fingerprint
+from .alert_rules import _KEYS, _TABLE, Rule, Severity
 from .alert_values import monitor_history
-from .alerts import _KEYS, _TABLE, Rule, Severity, fingerprint
 from .analytics import PortfolioAnalytics
 from .config import ConfigError, DataError
+from .data import Array
 
 # %% ../nbs/35_alert_calibration.ipynb #fec87ca4
 _PER_YEAR = {"day": 365.25, "week": 365.25 / 7, "month": 12.0, "year": 1.0}
@@ -47,9 +49,15 @@ def _with_levels(rule: Rule, lowest: float, worst: float) -> Rule | None:
         return None
 
 
+def _multiples(rule: Rule, values: pd.DataFrame) -> Array:
+    "What the levels are compared with, where there is a number."
+    seen = readings(rule, values)
+    return np.asarray((seen["value"] / seen["scale"]).dropna(), dtype=np.float64)
+
+
 def _candidates(rule: Rule, values: pd.DataFrame) -> list[Rule]:
     "The rule from numb to watchful; none if its metric cannot be calibrated."
-    seen = np.asarray(values[rule.metric].dropna(), dtype=np.float64)
+    seen = _multiples(rule, values)
     if len(seen) < _LEAST_BARS or len(np.unique(seen)) < _GRID:
         return []
     worst, often = np.quantile(seen, [1.0, 1.0 - _OFTEN] if rule.above else [0.0, _OFTEN])
@@ -93,7 +101,7 @@ def _proposal(choices: Sequence[_Choice], values: pd.DataFrame, most: float) -> 
     return tuple(choice.within(low) for choice in choices)
 
 # %% ../nbs/35_alert_calibration.ipynb #c76429ae
-_SHOWN = ["years", "messages", "warnings", "precision", "base_rate", "false_per_year", "falls", "caught", "lead"]
+_SHOWN = ["years", "messages", "warnings", "precision", "base_rate", "false_per_year", "falls", "caught", "lead", "active"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,8 @@ class Calibration:
     def settings(self) -> dict[str, float]:
         "The proposal for `portfolio.monitoring.alerts`, where a rule is one of the default table."
         prefixes, keys = {row[0]: row[3] for row in _TABLE}, {severity: key for key, severity in _KEYS.items()}
-        return {f"{prefixes[rule.id]}_{keys[s]}": level for rule in self.rules if rule.id in prefixes
-                for s, level in rule.levels.items()}
+        return {f"{prefixes[rule.id]}_{keys[s]}": float(f"{level / (100 if rule.relative_to else 1):.5g}")
+                for rule in self.rules if rule.id in prefixes for s, level in rule.levels.items()}
 
 # %% ../nbs/35_alert_calibration.ipynb #854a2476
 def _table(given: Sequence[Rule], proposed: Sequence[Rule], before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -135,8 +143,8 @@ def _table(given: Sequence[Rule], proposed: Sequence[Rule], before: pd.DataFrame
 
 
 def _share(rule: Rule, level: float, values: pd.DataFrame) -> float:
-    seen = values[rule.metric].dropna()
-    return float((seen >= level if rule.above else seen <= level).mean())
+    seen = _multiples(rule, values)
+    return float((seen >= level if rule.above else seen <= level).mean()) if len(seen) else np.nan
 
 # %% ../nbs/35_alert_calibration.ipynb #13418f6f
 def calibrate(
@@ -157,7 +165,7 @@ def calibrate(
     if not 0 < share < 1 or min(cut, len(values) - cut) < _LEAST_BARS:
         raise ConfigError(f"share {share} leaves {cut} and {len(values) - cut} bars: both parts need at least {_LEAST_BARS}")
     before, after, last = values.iloc[:cut], values.iloc[cut:], values.index[cut - 1]
-    known = [rule for rule in rules if rule.metric in values and np.isfinite(before[rule.metric]).any()]
+    known = [rule for rule in rules if len(_multiples(rule, before))]
     if not known:
         raise DataError("no rule has a number before the cut: give more returns, or the weights that the rules are about")
     most = yearly * float((last - values.index[0]) / pd.Timedelta(days=365.25)) * cut / (cut - 1)

@@ -14,7 +14,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from .alert_backtest import AlertBacktest
-from .alerts import Severity
+from .alert_rules import Severity
 
 # %% ../nbs/44_alert_plots.ipynb #0c4d6491
 _LOOK = {  # colour, marker, points
