@@ -31,11 +31,12 @@ def readings(
 ) -> pd.DataFrame:  # value and scale on each bar; NaN where there is no number
     "The numbers of a rule over a history, as it would read them live."
     if rule.function is not None:
-        seen = [read(rule, row) for row in values.to_dict("records")]
+        names = [str(name) for name in values]
+        seen = [read(rule, dict(zip(names, row, strict=True))) for row in values.to_numpy().tolist()]
         return pd.DataFrame({"value": [one.value for one in seen], "scale": [one.scale for one in seen]}, values.index, dtype=float)
     table = values.reindex(columns=list(filter(None, (rule.metric, rule.relative_to)))).astype(float)
     scale = table[rule.relative_to] if rule.relative_to else pd.Series(1.0, values.index)
-    known = np.isfinite(table).all(axis=1) & (scale > 0)
+    known = pd.Series(np.isfinite(table.to_numpy()).all(axis=1), values.index) & (scale > 0)
     return pd.DataFrame({"value": table[rule.metric].where(known), "scale": scale.where(known)})
 
 # %% ../nbs/34_alert_backtest.ipynb #5d5be7e4
