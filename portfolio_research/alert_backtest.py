@@ -259,14 +259,18 @@ def _active(alerts: pd.DataFrame, index: pd.DatetimeIndex) -> float:
     return float((np.cumsum(change) > 0).mean())
 
 
-def _score(warnings: pd.DataFrame, found: pd.DataFrame, returns: "pd.Series[float]", years: float) -> dict[str, float]:
+def _score(
+    warnings: pd.DataFrame, alerts: pd.DataFrame, found: pd.DataFrame, returns: "pd.Series[float]", years: float
+) -> dict[str, float]:
     "How good these warnings were."
     right, judged = int(warnings["right"].sum()), int(warnings["right"].notna().sum())
-    of = _caught(warnings, found, pd.DatetimeIndex(returns.index))
+    index = pd.DatetimeIndex(returns.index)
+    of = _caught(warnings, found, index)
     return {
         "warnings": len(warnings), "right": right, "false": judged - right, "precision": right / judged if judged else np.nan,
         "false_per_year": (judged - right) / years, "caught": int(of["caught"].sum()),
         "recall": float(of["caught"].mean()) if len(of) else np.nan, "lead": float(of["lead"].median()),
+        "active": _active(alerts, index),
     }
 
 # %% ../nbs/34_alert_backtest.ipynb #c3f31794
@@ -298,11 +302,9 @@ class AlertBacktest:
         by: str = "rule",  # or "severity", "type"
     ) -> pd.DataFrame:  # a row per rule and one for all; columns as said above, and the share of bars with an active alert
         "How good the warnings were; the alerts on the monitor itself are not counted."
-        groups = {str(name): part for name, part in self.warnings.groupby(by, sort=False)} | {"all": self.warnings}
-        found, own = self.falls[["peak", "trough"]], self.alerts[self.alerts["type"] != AlertType.SYSTEM]
-        table = pd.DataFrame({name: _score(part, found, self.returns, self.years) for name, part in groups.items()}).T
-        parts = {name: own if name == "all" else own[own[by] == name] for name in groups}
-        return table.assign(active=[_active(parts[str(name)], pd.DatetimeIndex(self.returns.index)) for name in table.index])
+        told, own = self.warnings, self.alerts[self.alerts["type"] != AlertType.SYSTEM]
+        parts = {str(name): (part, own[own[by] == name]) for name, part in told.groupby(by, sort=False)} | {"all": (told, own)}
+        return pd.DataFrame({name: _score(*pair, self.falls, self.returns, self.years) for name, pair in parts.items()}).T
 
     @property
     def summary(self) -> "pd.Series[float]":
