@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alert_backtest import AlertBacktest, backtest_alerts
+    from .alert_calibration import Calibration, calibrate
     from .alert_plots import plot_alerts
     from .alert_values import book_weights, monitor_history
     from .analytics import PortfolioAnalytics
@@ -103,6 +104,7 @@ __all__ = [
     "AlertBacktest",
     "AlertError",
     "BacktestResult",
+    "Calibration",
     "ChannelSettings",
     "CombinatorialPurgedSplit",
     "ConfigError",
@@ -152,6 +154,7 @@ __all__ = [
     "book_weights",
     "bootstrap_intervals",
     "brinson_fachler",
+    "calibrate",
     "check_prices",
     "check_rows",
     "compare",
@@ -215,6 +218,7 @@ __all__ = [
 
 _HOMES = {  # where each public name lives
     "alert_backtest": "AlertBacktest backtest_alerts",
+    "alert_calibration": "Calibration calibrate",
     "alert_plots": "plot_alerts",
     "alert_values": "book_weights monitor_history",
     "analytics": "PortfolioAnalytics",

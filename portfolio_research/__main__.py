@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from portfolio_research.alert_backtest import AlertBacktest
+    from portfolio_research.alert_calibration import Calibration
     from portfolio_research.market.candles import HyperliquidCandles
     from portfolio_research.market.fetch import CoinFetch
     from portfolio_research.market.funding import HyperliquidFunding
@@ -1022,14 +1023,21 @@ def alerts_backtest(
         float | None, typer.Option(help="Further loss that makes it true; default one deviation over the horizon.")
     ] = None,
     fall: Annotated[float, typer.Option(help="Least depth of a fall that should be announced.")] = 0.20,
+    budget: Annotated[
+        str | None, typer.Option(help="Propose limits for so many messages, e.g. '2 per month'; judged on the second half.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw it here, e.g. alerts.png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """When each alert would have fired in the past, and what it was good for: the configured rules on a back-test."""
+    from portfolio_research.alert_backtest import backtest_alerts
+    from portfolio_research.alert_calibration import calibrate
     from portfolio_research.simulation import simulated_mark
 
     frame, settings = _prices(_settings(config, data=_source(prices)))
-    made = _alert_history(frame, settings, start, horizon=horizon, loss=loss, fall=fall)
+    past: dict[str, Any] = {**_alert_history(frame, settings, start), "horizon": horizon, "loss": loss, "fall": fall}
+    made = backtest_alerts(**past, portfolio=settings.portfolio.name)
+    proposal = calibrate(**past, budget=budget) if budget else None
     if picture:
         mark = simulated_mark(frame.columns)
         made.plot(f"{mark}, alerts" if mark else "Alerts").savefig(picture, dpi=150)
@@ -1041,18 +1049,18 @@ def alerts_backtest(
     out.print(_fall_table(made, _marked(f"Falls of {made.fall:.0%} and more", frame.columns)))
     for line in _alert_lines(made):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if proposal:
+        _tell_proposal(proposal, frame)
 
 
-def _alert_history(frame: pd.DataFrame, settings: Settings, start: str | None, **how: Any) -> AlertBacktest:
-    """The rules of the configuration over the portfolio that the engine would have held."""
-    from portfolio_research.alert_backtest import backtest_alerts
+def _alert_history(frame: pd.DataFrame, settings: Settings, start: str | None) -> dict[str, Any]:
+    """The rules of the configuration, and the portfolio that the engine would have held."""
     from portfolio_research.alert_values import book_weights
-    from portfolio_research.alerts import default_rules
     from portfolio_research.backtest import walk_forward
     from portfolio_research.calendars import calendar_from
     from portfolio_research.costs import costs_from
     from portfolio_research.data import to_returns
-    from portfolio_research.engine.wiring import make_analytics
+    from portfolio_research.engine.wiring import make_analytics, make_rules
     from portfolio_research.rebalancing import policy_from
     from portfolio_research.targets import optimizer_from
 
@@ -1060,24 +1068,24 @@ def _alert_history(frame: pd.DataFrame, settings: Settings, start: str | None, *
     terms: dict[str, Any] = {"policy": policy_from(settings), "costs": costs_from(settings), "capital": p.capital}
     terms |= {"start": start, "step": calendar_from(settings), "lookback": p.rebalancing.lookback}
     run = walk_forward(frame, optimizer_from(settings), progress=err.is_terminal, **terms)
-    parts = run.returns, book_weights(run, frame), to_returns(frame)
-    return backtest_alerts(
-        default_rules(p.monitoring.alerts), *parts, analytics=make_analytics(settings), portfolio=p.name, **how
-    )
+    known = {"returns": run.returns, "weights": book_weights(run, frame), "asset_returns": to_returns(frame)}
+    return {"rules": make_rules(p.monitoring), **known, "analytics": make_analytics(settings)}
 
 
 def _score_table(made: AlertBacktest, title: str) -> Table:
     """A line per rule: what its warnings were good for."""
     loss, base = f"{made.loss:.1%}", f"{made.base_rate:.0%}"
-    table = Table(title=title, caption=f"right: a further loss of {loss} within {made.horizon} bars; {base} of all bars had one")
+    table = Table(title=title, caption=f"right: a further loss of {loss} within {made.horizon} bars, as after {base} of all bars")
     table.add_column("rule", no_wrap=True)
     wide = out.width >= WIDE
-    for column in ("told", *(("right", "false") if wide else ()), "right %", "false/y", "caught", "lead"):
+    for column in ("told", *(("came true", "false") if wide else ()), "right", "false/y", "caught", "lead", *(("on",) if wide else ())):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in made.scores().iterrows():
         counts = [f"{row[key]:.0f}" for key in ("warnings", *(("right", "false") if wide else ()))]
-        rest = _number(round(100 * row["precision"], 1)), f"{row['false_per_year']:.1f}", f"{row['caught']:.0f}/{len(made.falls)}"
-        table.add_row(escape(str(name)), *counts, *rest, _number(row["lead"]), style="bold" if name == "all" else "")
+        right = "–" if row["precision"] != row["precision"] else f"{row['precision']:.0%}"
+        rest = right, f"{row['false_per_year']:.1f}", f"{row['caught']:.0f}/{len(made.falls)}", _number(row["lead"])
+        on = [f"{row['active']:.0%}"] if wide else []
+        table.add_row(escape(str(name)), *counts, *rest, *on, style="bold" if name == "all" else "")
     return table
 
 
@@ -1101,6 +1109,18 @@ def _alert_lines(made: AlertBacktest) -> Iterator[str]:
     )
     if made.unjudged:
         yield f"Not judged, since only a running engine knows their numbers: {', '.join(made.unjudged)}"
+
+
+def _tell_proposal(proposal: Calibration, frame: pd.DataFrame) -> None:
+    """The given limits beside those of a budget, on the half that neither has seen, and the keys to set."""
+    summary = proposal.summary
+    rows = ["messages_per_month", "false_per_year", "caught", "falls", "lead", "active"]
+    days = proposal.outside.returns.index
+    title = f"Limits for {proposal.budget / 12:.3g} messages a month, {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}"
+    out.print(_frame_table(summary.loc[rows, ["given", "proposed"]], _marked(title, frame.columns)))
+    out.print("portfolio:\n  monitoring:\n    alerts:", markup=False, highlight=False)
+    for key, level in proposal.settings.items():
+        out.print(f"      {key}: {level:g}", markup=False, highlight=False)
 
 
 # ---------------------------------------------------------------- configuration
