@@ -102,8 +102,8 @@ def resolve(
     "Close it by hand. If the number is still in breach at the next ticks, it fires again."
     name = _may(state, who, "resolve")
     text = f"{state.title}: resolved by {name}" + (f" ({comment})" if comment else "")
-    new = replace(state, state="resolved", clearing=0, settling=None, told=None, silenced_until=None, inhibited_by="",
-                  comment=comment or state.comment, message=text)
+    new = replace(state, state="resolved", judged=True, clearing=0, settling=None, told=None, silenced_until=None,
+                  inhibited_by="", comment=comment or state.comment, message=text)
     return new, event_of(state, new, "resolved", now, name, comment)
 
 # %% ../nbs/29_alert_people.ipynb #2e69318f
@@ -249,7 +249,7 @@ def tell(
     if more == "flapping":
         word = more
     elif owed in ("fired", "escalated"):
-        word = owed if kind == owed else "late"
+        word = owed if kind in ("fired", "escalated") else "late"
     elif owed and not state.flapping:
         word = owed
     elif state.active and not state.flapping:

@@ -137,14 +137,15 @@ def _hear(
 def _closed(orphans: Sequence[AlertState], events: list[AlertEvent], at: _Moment) -> dict[str, AlertState | None]:
     closed: dict[str, AlertState | None] = {}
     for was in orphans:
-        over = replace(was, state="resolved", updated=at.now, told=None, flapping=False, message=f"{was.title}: no longer watched")
+        text = f"{was.title}: no longer watched"
+        over = replace(was, state="resolved", judged=True, updated=at.now, told=None, flapping=False, message=text)
         events.append(event_of(was, over, "resolved", at.now, comment="rule removed"))
         closed[was.id] = over
     return closed
 
 # %% ../nbs/30_alerts.ipynb #247e3a22
 _LABEL = {"fired": "", "escalated": "worse: ", "late": "still: ", "reminded": "still: ", "resolved": "resolved: ",
-          "expired": "acknowledged no longer: ", "flapping": "comes and goes, muted until calm: ", "calm": "calm again: "}
+          "expired": "acknowledged no longer: ", "flapping": "comes and goes (muted until calm): ", "calm": "calm again: "}
 
 # %% ../nbs/30_alerts.ipynb #9a07b8d2
 def _notice(portfolio: str, told: Sequence[_Told], now: datetime, url: str) -> tuple[Notice, ...]:
