@@ -894,7 +894,7 @@ def alerts_silence(
 ) -> None:
     """Hold messages back for a time, at most 30 days. Alerts are followed all the same; what still burns is told at the end."""
     from portfolio_research.alerts import Severity
-    from portfolio_research.store.alert_view import load_viewer
+    from portfolio_research.store.alert_view import check_rule
 
     now = datetime.now(UTC)
     end = _end_of(until, lasting, now)
@@ -904,7 +904,7 @@ def alerts_silence(
         raise ConfigError(f"--max-severity {max_severity}: choose one of {', '.join(Severity)}")
     sink = _sink(_chosen(ctx, config, portfolio))
     with sink.store.read() as conn:
-        load_viewer(conn, sink.portfolio, now).check_rule(rule)
+        check_rule(conn, sink.portfolio, rule, now)
     about: dict[str, Any] = {"rule": rule, "subject": subject, "max_severity": Severity(max_severity)}
     made = sink.silence(who, comment, now, end, everywhere=everywhere, **about)
     told = f"Silenced until {made.ends:%Y-%m-%d %H:%M} UTC, up to {max_severity}. To end it: portfolio-research alerts unsilence {made.id[:8]}"

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from portfolio_research.alerts import AlertType, Severity
 from portfolio_research.dashboard import pages
+from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.outbox import StoreSink
 
 FLAGS = [
@@ -203,6 +205,46 @@ def test_who_was_first_is_said_to_the_second(browser: Browser, place: tuple[Clie
         assert client.post(f"/api/v1/alerts/{key}/acknowledge", {"who": "Ada"}).status == 200
         form.get_by_role("button", name="Acknowledge").click()
         expect(form.locator(".pr-problem")).to_contain_text("Already acknowledged by Ada")
+
+
+def test_an_alert_is_silenced_from_its_card_and_heard_again(browser: Browser, place: tuple[Client, World]) -> None:
+    client, world = place
+    key = world.alert("quiet", "Quiet please", Severity.HIGH, AlertType.RISK, f"value {EVIL}", 0.3, 0.2)
+    card = ".alert.open:has(h3:text-is('Quiet please'))"
+    with viewer(browser) as ada, viewer(browser, 390, "dark") as bob:
+        (first, one), (second, two) = visit(ada, client), visit(bob, client)
+        first.locator(card).get_by_role("button", name="Acknowledge: Quiet please").click()
+        first.get_by_label("Your name").locator("visible=true").fill("Ada")
+        first.locator(card).get_by_label("For").select_option(label="4 hours")
+        first.locator(card).get_by_role("button", name="Acknowledge", exact=True).click()
+        expect(second.locator(f"{card} .owned")).to_contain_text("until", timeout=2000)
+        # nothing but the keyboard from here
+        first.locator(f"{card} summary").focus()
+        first.keyboard.press("Enter")
+        first.keyboard.press("Tab")
+        expect(first.locator(card).get_by_role("button", name="Silence: Quiet please")).to_be_focused()
+        first.keyboard.press("Enter")
+        first.keyboard.type(f"known {EVIL}")  # her name is remembered, so the reason comes first
+        first.keyboard.press("Enter")
+        expect(second.locator(f"{card} .flags")).to_contain_text("Silenced until", timeout=2000)
+        expect(first.locator(card).get_by_role("button", name="Silence: Quiet please")).to_be_focused()
+        second.locator(f"{card} summary").click()
+        expect(second.locator(f"{card} .history")).to_contain_text("Acknowledged by Ada")
+        second.locator(".silences > summary").click()
+        silence = second.locator(".silence", has_text="Quiet please, up to high")
+        expect(silence).to_contain_text(f"Ada: “known {EVIL}”")
+        silence.get_by_role("button", name="End the silence: Quiet please").click()
+        silence.get_by_label("Your name").fill("Bob")
+        assert [page.evaluate(CUT) for page in (first, second)] == [[], []]  # with everything open
+        silence.get_by_role("button", name="End the silence", exact=True).click()
+        expect(first.locator(f"{card} .flags")).to_be_hidden(timeout=2000)
+        expect(second.locator(".silences")).to_be_hidden()
+        assert one.problems == two.problems == []
+        assert first.evaluate("window.hacked") is second.evaluate("window.hacked") is None
+    kinds = [(event.kind, event.who) for event in AlertDesk(world.store, "main").events() if event.who]
+    assert kinds[-3:] == [("acknowledged", "Ada"), ("silenced", "Ada"), ("unsilenced", "Bob")]
+    lasts = StoreSink(world.store, "main").load()[key]
+    assert lasts.acknowledged_until and lasts.acknowledged_until - lasts.acknowledged_at == timedelta(hours=4)
 
 
 def test_names_and_comments_are_never_markup(browser: Browser, place: tuple[Client, World]) -> None:

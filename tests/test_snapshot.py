@@ -153,7 +153,8 @@ def test_a_portfolio_that_has_not_begun(store):
     assert shot["rebalancing"]["reason"] == "no decision yet"
     assert (shot["allocation"], shot["positions"], shot["metrics"], shot["reports"]) == ([], [], [], [])
     counts = dict.fromkeys(("open", "acknowledged", "held_back", "cannot_judge", *Severity), 0)
-    assert shot["alerts"] == {"active": [], "recent": [], "silences": [], "counts": counts}
+    nothing = {"active": [], "recent": [], "silences": []}
+    assert shot["alerts"] == {**nothing, "counts": counts, "acknowledged_hours": 24.0}
 
 
 def test_the_numbers_agree_with_each_other(store):

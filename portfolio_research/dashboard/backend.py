@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from portfolio_research.alerts import AlertState
 from portfolio_research.config import AlertError, PortfolioError
 from portfolio_research.store import Store
-from portfolio_research.store.alert_view import load_viewer, show_alert, silence_view
+from portfolio_research.store.alert_view import check_rule, show_alert, silence_view
 from portfolio_research.store.alerts import AlertDesk, load_silences
 from portfolio_research.store.snapshot import build_snapshot, portfolios
 
@@ -120,10 +120,9 @@ class Backend:
         self, portfolio: str, who: str, comment: str, now: datetime, ends: datetime, **about: Any
     ) -> dict[str, Any]:
         desk = self._desk(portfolio)
-        with self.store.read() as conn:
-            viewer = load_viewer(conn, portfolio, now)
         try:
-            viewer.check_rule(about["rule"])
+            with self.store.read() as conn:
+                check_rule(conn, portfolio, about["rule"], now)
         except AlertError as error:
             raise Refused(str(error), "choose one of the rules, or leave it out for all", 400) from None
         return silence_view(desk.silence(who, comment, now, ends, **about))

@@ -59,18 +59,21 @@ class Viewer:
         view = {name: plain(getattr(shown, name)) for name in FIELDS}
         return view | {"unit": self.units.get(state.rule, "number")}
 
-    def check_rule(self, rule: str) -> None:
-        """Refuse a silence about a rule that does not exist: it would hold nothing back."""
-        if rule and rule not in self.units:
-            near = get_close_matches(rule, self.units, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            known = ", ".join(self.units)
-            raise AlertError(f"portfolio {self.portfolio} has no rule {rule!r}: {hint}there is: {known}")
-
 
 def load_viewer(conn: Connection, portfolio: str, at: datetime) -> Viewer:
     """The viewer of a portfolio that is in the store."""
     return Viewer.load(conn, portfolio, json.loads(portfolio_row(conn, portfolio).settings), at)
+
+
+def check_rule(conn: Connection, portfolio: str, rule: str, at: datetime) -> None:
+    """Refuse a silence about a rule that does not exist: it would hold nothing back."""
+    table = schema.alert
+    fired = conn.execute(select(table.c.rule).where(table.c.portfolio == portfolio)).scalars()
+    known = list(dict.fromkeys([*load_viewer(conn, portfolio, at).units, *fired]))
+    if rule and rule not in known:
+        near = get_close_matches(rule, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise AlertError(f"portfolio {portfolio} has no rule {rule!r}: {hint}there is: {', '.join(known)}")
 
 
 def list_alerts(conn: Connection, portfolio: str, at: datetime, *, everything: bool = False) -> list[dict[str, Any]]:

@@ -341,6 +341,7 @@ def _alerts(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
         "recent": read(over),
         "silences": [silence_view(one) for one in viewer.silences],
         "counts": count_alerts(active),
+        "acknowledged_hours": view.setting("portfolio.monitoring.lifecycle.acknowledged_hours"),
     }
 
 

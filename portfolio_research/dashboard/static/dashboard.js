@@ -1,7 +1,8 @@
 /* The live page: one snapshot, shown; one event stream, heard; intervals as the fallback. It needs no kernel. */
 import { donut, loadPlotly, performance as drawPerformance } from "./charts.js";
 import { attr, h, show, text } from "./dom.js";
-import { alerts, allocation, cards, metrics, performancePanel, positions, rebalancing } from "./panels.js";
+import { alerts } from "./alerts.js";
+import { allocation, cards, metrics, performancePanel, positions, rebalancing } from "./panels.js";
 import { clock, day, duration, number, percent, words } from "./format.js";
 
 const MOUNTED = Symbol.for("portfolio-dashboard");
@@ -34,11 +35,10 @@ class Page {
     this.strip = new Strip((chosen) => this.choose(chosen), () => this.repaint());
     this.banner = h("div", { class: "banner", role: "status", hidden: true });
     this.say = h("p", { class: "hidden", "aria-live": "polite" });
-    const send = (...args) => this.act(...args);
-    const announce = (message) => text(this.say, message);
+    const desk = { send: (path, body) => this.act(path, body), load: (path) => this.ask(path), announce: (message) => text(this.say, message) };
     this.performance = performancePanel();
     this.allocation = allocation();
-    this.alerts = alerts(send, announce);
+    this.alerts = alerts(desk);
     this.sections = [cards(), this.alerts, this.performance, this.allocation, rebalancing(), positions(), metrics()];
     this.body = h("div", { class: "grid", hidden: true }, ...this.sections.map((section) => section.root));
     this.empty = h("div", { class: "state" });
@@ -186,7 +186,7 @@ class Page {
     for (const node of this.root.querySelectorAll(".panel > header > .age")) text(node, stamp);
     this.alerts.checked(snapshot?.monitor, sinceReceived ?? 0);
     for (const node of this.root.querySelectorAll(".card[id]")) attr(node, "title", stamp);
-    const open = snapshot?.alerts.active.filter((alert) => alert.state !== "acknowledged").length ?? 0;
+    const open = snapshot?.alerts.counts.open ?? 0;
     document.title = `${open ? `(${open}) ` : ""}${isSimulated(snapshot) ? `${SIMULATED} ` : ""}${snapshot ? snapshot.portfolio : "Portfolio"}${state === "stale" ? ": stale" : ""} · portfolio research`;
   }
 
@@ -212,21 +212,36 @@ class Page {
     this.refresh();
   }
 
-  async act(action, id, who, comment) {
+  /* Change something; what the server says comes back as { ok, error } */
+  async act(path, given) {
     const xsrf = document.cookie.match(/(?:^|;\s*)_xsrf=([^;]*)/)?.[1] ?? "";
     try {
-      const answer = await fetch(`${this.base}api/v1/alerts/${encodeURIComponent(id)}/${action}?${this.query()}`, {
+      const answer = await fetch(`${this.base}api/v1/${path}?${this.query()}`, {
         method: "POST", credentials: "same-origin", signal: AbortSignal.timeout(TIMEOUT),
-        headers: { "Content-Type": "application/json", "X-XSRFToken": decodeURIComponent(xsrf) }, body: JSON.stringify({ who, comment }) });
+        headers: { "Content-Type": "application/json", "X-XSRFToken": decodeURIComponent(xsrf) }, body: JSON.stringify(given) });
       const body = await answer.json();
       this.refresh();
-      if (answer.ok) return { ok: true };
-      const first = answer.status === 409 && body.acknowledged_by;
-      return { ok: false, error: first ? `Already acknowledged by ${body.acknowledged_by}, ${clock(body.acknowledged_at)}.` : `${body.error}. ${body.remedy ?? ""}` };
+      return answer.ok ? { ok: true, error: "" } : { ok: false, error: first(body) ?? `${body.error}. ${body.remedy ?? ""}` };
     } catch {
       return { ok: false, error: "The server does not answer; nothing was recorded. Try again." };
     }
   }
+
+  /* Read something that is not in the snapshot; null if that fails */
+  async ask(path) {
+    try {
+      const answer = await fetch(`${this.base}api/v1/${path}?${this.query()}`, { signal: AbortSignal.timeout(TIMEOUT), credentials: "same-origin" });
+      return answer.ok ? await answer.json() : null;
+    } catch {
+      return null;
+    }
+  }
+}
+
+/* Who was quicker, if that is why a change was refused */
+function first(body) {
+  if (body.ended_by) return `Already ended by ${body.ended_by}, ${clock(body.ends)}.`;
+  return body.acknowledged_by && body.state !== "resolved" ? `Already acknowledged by ${body.acknowledged_by}, ${clock(body.acknowledged_at)}.` : null;
 }
 
 /* ---- the strip at the top: what, how fresh, in which state ---- */

@@ -70,8 +70,18 @@ export function clock(text) {
   const when = parsed(text);
   if (!when) return NONE;
   const time = `${when.toLocaleTimeString("en-GB", CLOCK)} UTC`;
-  return Date.now() - when.getTime() < 43200000 ? time : `${when.toLocaleDateString("en-GB", DAY)}, ${time}`;
+  return near(when) ? time : `${when.toLocaleDateString("en-GB", DAY)}, ${time}`;
 }
+
+/* Wall-clock time to the minute, for what people plan */
+export function minute(text) {
+  const when = parsed(text);
+  if (!when) return NONE;
+  const time = `${when.toLocaleTimeString("en-GB", CLOCK).slice(0, 5)} UTC`;
+  return near(when) ? time : `${when.toLocaleDateString("en-GB", DAY)}, ${time}`;
+}
+
+const near = (when) => Math.abs(Date.now() - when.getTime()) < 43200000;
 
 /* 75 -> "1 min" */
 export function duration(seconds) {
