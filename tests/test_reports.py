@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import engine_runs
@@ -18,7 +18,8 @@ import nbformat
 import papermill
 import pytest
 
-from portfolio_research.config import ConfigError, DataError, Settings, StoreError
+from portfolio_research.alerts import Severity
+from portfolio_research.config import ConfigError, DataError, Settings, StoreError, store_url
 from portfolio_research.data import sample_prices
 from portfolio_research.reports import runner
 from portfolio_research.reports.content import RebalancingReport, _table
@@ -27,6 +28,7 @@ from portfolio_research.reports.schedule import ReportSchedule
 from portfolio_research.risk import portfolio_risk
 from portfolio_research.settings import load_settings, to_yaml
 from portfolio_research.store import Store
+from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.ledger import rebalances
 from portfolio_research.store.paths import notebook_path
 from portfolio_research.store.telemetry import heartbeat
@@ -191,6 +193,20 @@ def test_alerts_are_those_of_the_day(settings: Settings) -> None:
     )
     shown = load(settings, "2020-03-16").alerts
     assert shown[0]["severity"] == "critical" and any("Drawdown" in a["message"] for a in shown)
+    assert not any(alert["held_back"] for alert in shown)  # not the newest day
+
+
+def test_alerts_of_the_newest_day_say_who_has_them_and_what_is_held_back(settings: Settings) -> None:
+    now, report = datetime.now(UTC), load(settings)
+    key = report.alerts[0]["alert_id"]
+    assert "held back" not in report.alert_table().text
+    with Store.open(store_url(settings)) as store:
+        desk = AlertDesk(store, settings.portfolio.name)
+        about = {"rule": desk.acknowledge(key, "Ada", "", now).rule, "max_severity": Severity.CRITICAL}
+        made = desk.silence("Ada", "known", now, now + timedelta(hours=4), **about)  # type: ignore[arg-type]
+        text = load(settings).alert_table().text
+        desk.end_silence(made.id, "Ada", "", now + timedelta(seconds=1))
+    assert re.search(r"<td>Ada</td><td class=long>silenced until \d{4}-\d\d-\d\d \d\d:\d\d UTC</td>", text)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from portfolio_research.reports.record import Record
 from portfolio_research.significance import interval_text
 from portfolio_research.simulation import SIMULATED
 from portfolio_research.store import Store, schema
+from portfolio_research.store.alert_view import active_alerts, held_back, load_viewer
 from portfolio_research.store.ledger import Fill, Lot, RebalanceRow, fills, portfolio_row, rebalances
 from portfolio_research.store.telemetry import bars_frame, equity, latest_report, latest_targets
 
@@ -105,7 +106,7 @@ class RebalancingReport:
                 positions=positions,
                 computed=computed[1] if computed else {},
                 history=frame.loc[day - timedelta(days=window) : day],
-                alerts=_alerts(conn, name, day),
+                alerts=_alerts(conn, name, day, newest=day == curve[-1].ts),
                 past=[r for r in rebalances(conn, name) if r.slot <= day],
                 record=Record(
                     settings=with_periods(settings, computed[1].get("periods_per_year") if computed else None),
@@ -211,8 +212,12 @@ class RebalancingReport:
         """Alerts that were active on the day, the worst first."""
         if not self.alerts:
             return Html("<p>No active alerts.</p>")
-        rows = [[a["severity"], a["message"], a["since"][:10], a.get("acknowledged_by") or ""] for a in self.alerts]
-        return _table(["severity", "alert", "since", "seen by"], rows)
+        head, some = ["severity", "alert", "since", "seen by"], any(alert["held_back"] for alert in self.alerts)
+        rows = [
+            [a["severity"], a["message"], a["since"][:10], a.get("acknowledged_by") or "", "; ".join(a["held_back"])]
+            for a in self.alerts
+        ]
+        return _table([*head, "held back"], rows) if some else _table(head, [row[:4] for row in rows])
 
     def equity_figure(self) -> Html:
         """Equity and drawdown within the window, with the limits."""
@@ -422,23 +427,30 @@ def _decide(
     )
 
 
-def _alerts(conn: "Connection", portfolio: str, day: datetime) -> list[dict[str, Any]]:
-    """Alerts as they stood at the end of the day, from their history, the worst first."""
+def _alerts(conn: "Connection", portfolio: str, day: datetime, *, newest: bool) -> list[dict[str, Any]]:
+    """Alerts as they stood at the end of the day, from their history, the worst first.
+
+    What is held back is known for the newest day only: silences are of the clock.
+    """
     table = schema.alert_event
     rows = conn.execute(select(table.c.payload).where(table.c.portfolio == portfolio).order_by(table.c.id)).scalars()
     standing: dict[str, dict[str, Any]] = {}
     for event in map(json.loads, rows):
+        known = standing.get(event["alert_id"], {})
         if event["kind"] == "acknowledged":  # on the wall clock, whatever the market time
-            standing.get(event["alert_id"], {})["acknowledged_by"] = event["who"]
+            known["acknowledged_by"] = event["who"]
         elif datetime.fromisoformat(event["at"]) <= day:
-            since = (
-                event["at"]
-                if event["kind"] == "fired"
-                else standing.get(event["alert_id"], event).get("since", event["at"])
-            )
-            standing[event["alert_id"]] = {**standing.get(event["alert_id"], {}), **event, "since": since}
-    active = [event for event in standing.values() if event["to_state"] in ("firing", "acknowledged", "recovering")]
-    return sorted(active, key=lambda event: (-list(Severity).index(Severity(event["severity"])), event["since"]))
+            since = event["at"] if event["kind"] == "fired" else known.get("since", event["at"])
+            over = {"acknowledged_by": ""} if event["kind"] in ("fired", "escalated", "expired") else {}
+            standing[event["alert_id"]] = {**known, **event, **over, "since": since}
+    now = active_alerts(conn, load_viewer(conn, portfolio, datetime.now(UTC))) if newest else []
+    held = {alert["id"]: held_back(alert) for alert in now}
+    active = [
+        {**event, "held_back": held.get(event["alert_id"], [])}
+        for event in standing.values()
+        if event["to_state"] in ("firing", "acknowledged", "recovering")
+    ]
+    return sorted(active, key=lambda event: (-Severity(event["severity"]).rank, event["since"]))
 
 
 def _fingerprint(closes: pd.DataFrame, earlier: Sequence[Fill]) -> str:
@@ -483,7 +495,7 @@ def _figure(chart: Chart, alt: str, note: str = "") -> Html:
     return Html(f"<figure><img alt='{_e(alt)}' src='data:image/svg+xml;base64,{data}'>{caption}</figure>")
 
 
-PROSE = ("alert", "reason", "definition")  # columns of sentences: never squeezed to a word a line
+PROSE = ("alert", "held back", "reason", "definition")  # columns of sentences: never squeezed to a word a line
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> Html:

@@ -76,6 +76,16 @@ def check_rule(conn: Connection, portfolio: str, rule: str, at: datetime) -> Non
         raise AlertError(f"portfolio {portfolio} has no rule {rule!r}: {hint}there is: {', '.join(known)}")
 
 
+def active_alerts(conn: Connection, viewer: Viewer) -> list[dict[str, Any]]:
+    """What has fired and is not over, the worst first, then the newest."""
+    table = schema.alert
+    active = table.c.portfolio == viewer.portfolio, table.c.state.in_(("firing", "acknowledged", "recovering"))
+    payloads = conn.execute(select(table.c.payload).where(*active)).scalars()
+    states = [AlertState.from_dict(json.loads(payload)) for payload in payloads]
+    states.sort(key=lambda state: (state.severity.rank, state.since), reverse=True)
+    return [viewer.alert(state) for state in states]
+
+
 def list_alerts(conn: Connection, portfolio: str, at: datetime, *, everything: bool = False) -> list[dict[str, Any]]:
     """Alerts as they are shown, active ones first, then the worst, then the newest; `everything`: also what is over."""
     viewer = load_viewer(conn, portfolio, at)

@@ -13,12 +13,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from portfolio_research.alerts import AlertState
 from portfolio_research.config import ConfigError, DashboardSettings, DataSettings, PortfolioSettings
 from portfolio_research.store import ledger, schema, telemetry
-from portfolio_research.store.alert_view import Viewer, count_alerts, history, silence_view
+from portfolio_research.store.alert_view import Viewer, active_alerts, count_alerts, history, silence_view
 from portfolio_research.store.database import Store
 from portfolio_research.store.encoding import plain, short, to_text
 from portfolio_research.store.outbox import delivery_view
@@ -29,7 +29,6 @@ MAX_POINTS = 1500  # of each chart line
 REPLAY_SILENCE = 15.0  # seconds without a sign of life after which a replay's engine counts as stale
 _HISTORY = 20  # rebalances and resolved alerts that are listed, active ones that come with what happened lately
 _EVENTS = 6  # newest events of an active alert
-_RANK = {"critical": 0, "high": 1, "medium": 2, "low": 3}
 _TRADE_KEYS = (
     "asset", "side", "current_weight", "target_weight", "drift", "amount_to_trade", "urgency", "estimated_cost",
     "use_twap", "reason", "urgency_reason",
@@ -325,20 +324,14 @@ def _alerts(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
     """What fires, the worst first, what is over, and what people do not want to hear."""
     table, name = schema.alert, view.row.name
     viewer = Viewer.load(conn, name, view.settings, wall)
-    mine = select(table.c.payload).where(table.c.portfolio == name)
-    live = mine.where(table.c.state.in_(("firing", "acknowledged", "recovering")))
-    over = mine.where(table.c.state == "resolved").order_by(table.c.updated.desc(), table.c.id).limit(_HISTORY)
-
-    def read(query: Select[Any]) -> list[dict[str, Any]]:
-        return [viewer.alert(AlertState.from_dict(json.loads(text))) for text in conn.execute(query).scalars()]
-
-    active = sorted(sorted(read(live), key=_newest, reverse=True), key=_severity)
+    active = active_alerts(conn, viewer)
+    for rank, alert in enumerate(active):
+        alert["history"] = history(conn, name, [alert["id"]], _EVENTS) if rank < _HISTORY else []
+    over = select(table.c.payload).where(table.c.portfolio == name, table.c.state == "resolved")
+    newest = conn.execute(over.order_by(table.c.updated.desc(), table.c.id).limit(_HISTORY)).scalars()
     return {
-        "active": [
-            {**alert, "history": history(conn, name, [alert["id"]], _EVENTS) if rank < _HISTORY else []}
-            for rank, alert in enumerate(active)
-        ],
-        "recent": read(over),
+        "active": active,
+        "recent": [viewer.alert(AlertState.from_dict(json.loads(payload))) for payload in newest],
         "silences": [silence_view(one) for one in viewer.silences],
         "counts": count_alerts(active),
         "acknowledged_hours": view.setting("portfolio.monitoring.lifecycle.acknowledged_hours"),
@@ -353,14 +346,6 @@ def _monitor(conn: Connection, view: _View, wall: datetime) -> dict[str, Any]:
     age = max(0.0, (wall - beat.at).total_seconds())
     late = age > 2 * view.setting("portfolio.monitoring.check_interval")
     return {"last_check": beat.at, "age_seconds": age, "late": late}
-
-
-def _newest(alert: Mapping[str, Any]) -> str:
-    return str(alert["since"])
-
-
-def _severity(alert: Mapping[str, Any]) -> int:
-    return _RANK.get(str(alert["severity"]), len(_RANK))
 
 
 def _rebalancing(conn: Connection, view: _View) -> dict[str, Any]:
