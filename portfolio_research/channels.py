@@ -94,7 +94,7 @@ def _signature(secret: str, identity: str, stamp: str, body: bytes) -> str:
 
 # %% ../nbs/32a_channels.ipynb #a9cd6e29
 def _payload(notice: Notice) -> bytes:
-    lines = [one_line(line) for line in notice.lines]
+    lines = [one_line(line) for line in notice.head(1000)]
     return json.dumps({**notice.to_dict(), "title": one_line(notice.title), "lines": lines}).encode()
 
 # %% ../nbs/32a_channels.ipynb #d0d3b176

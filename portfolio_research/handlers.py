@@ -81,7 +81,7 @@ def _append(path: Path, data: bytes) -> None:
 
 # %% ../nbs/31_handlers.ipynb #13b4c4e1
 def _mail(notice: Notice, sender: str, recipients: Sequence[str]) -> EmailMessage:
-    lines = [one_line(line) for line in notice.head()]
+    lines = [one_line(line) for line in notice.head(100 if notice.key.startswith("held:") else 20)]
     message = EmailMessage()
     message["Subject"] = one_line(notice.title)
     message["From"], message["To"] = sender, ", ".join(recipients)

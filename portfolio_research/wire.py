@@ -45,7 +45,9 @@ def one_line(
     most: int | None = None,  # characters to keep
 ) -> str:  # printable text in one line
     "Text that is nothing but text."
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    plain = " ".join(text.split())
     return plain if most is None or len(plain) <= most else plain[: most - 1] + "…"
 
 # %% ../nbs/29_wire.ipynb #1a203535
@@ -137,10 +139,14 @@ _ours: ContextVar[bool] = ContextVar("ours", default=False)
 @cache
 def _http() -> tuple[Any, Any]:
     "The library, and trusted certificates."
+    import anyio
     import httpx
 
+    anyio.run(anyio.sleep, 0)  # this, and a client, load now what they would load later, in the loop
     logging.getLogger("httpx").addFilter(lambda record: not _ours.get())
-    return httpx, httpx.create_ssl_context()
+    trusted = httpx.create_ssl_context()
+    httpx.AsyncClient(verify=trusted)
+    return httpx, trusted
 
 # %% ../nbs/29_wire.ipynb #9e876c49
 async def _ask(method: str, url: str, content: bytes, headers: Mapping[str, str]) -> None:
