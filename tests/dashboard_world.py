@@ -240,6 +240,12 @@ class World:
             when = datetime.now(UTC) - timedelta(seconds=age)
             telemetry.heartbeat(conn, self.name, "engine", state=state, detail=detail, pid=4711, speed=1.0, now=when)
 
+    def checked(self, age: float = 0.0) -> None:
+        """The rules were applied, `age` seconds ago."""
+        with self.store.begin() as conn:
+            when = datetime.now(UTC) - timedelta(seconds=age)
+            telemetry.heartbeat(conn, self.name, "monitor", state="running", pid=4711, now=when)
+
     def alert(
         self,
         rule: str,

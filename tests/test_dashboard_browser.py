@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -17,7 +18,7 @@ from dashboard_server import Client, dashboard, running
 from dashboard_world import World
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from portfolio_research.alerts import AlertType, Severity
+from portfolio_research.alerts import AlertType, Notice, Severity
 from portfolio_research.dashboard import pages
 from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.outbox import StoreSink
@@ -273,6 +274,37 @@ def test_a_dead_engine_is_seen(browser: Browser, place: tuple[Client, World]) ->
             expect(page.locator(".banner")).to_contain_text("disk full", timeout=5000)
     finally:
         world.beat()
+
+
+def test_what_was_not_delivered_is_seen_and_how_old_the_verdicts_are(
+    browser: Browser, place: tuple[Client, World]
+) -> None:
+    client, world = place
+    sink, now = StoreSink(world.store, world.name), datetime.now(UTC)
+    told = Notice(world.name, f"[HIGH] main: {EVIL}", Severity.HIGH, ("HIGH x",), now, "browser")
+    with viewer(browser) as context:
+        page, watch = visit(context, client)
+        panel = page.locator("#alerts")
+        expect(panel.locator(".undelivered")).to_be_hidden()
+        sink.post(told, ["slack", "email"], now)
+        world.checked(age=7)
+        expect(panel.locator(".checked")).to_contain_text(re.compile(r"^checked ([7-9]|\d\d) s ago$"), timeout=5000)
+        sink.give_up(sink.pending(now, "slack")[0].id, f"HTTP 410 {EVIL}", now, {})
+        (mail,) = sink.pending(now, "email")
+        sink.failed(mail.id, "451 greylisted", now + timedelta(minutes=5))
+        summary = panel.locator(".undelivered summary")
+        expect(summary).to_have_text("Not delivered (1) · trying again: email", timeout=5000)
+        summary.click()
+        expect(panel.locator(".undelivered li")).to_contain_text(["email: 1 waiting", "slack: [HIGH] main: <img"])
+        assert page.evaluate("window.hacked") is None and page.evaluate(CUT) == []
+        world.checked(age=4000)
+        expect(panel.locator(".checked[data-late]")).to_contain_text("⚠ checked", timeout=5000)
+        (letter,) = sink.dead()
+        sink.drop(letter.id)
+        sink.delivered(mail.id)
+        world.checked()
+        expect(panel.locator(".undelivered")).to_be_hidden(timeout=5000)
+        assert watch.problems == []
 
 
 def kernels_of_this_process() -> list[int]:
