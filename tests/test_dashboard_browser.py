@@ -288,7 +288,7 @@ def test_what_was_not_delivered_is_seen_and_how_old_the_verdicts_are(
         expect(panel.locator(".undelivered")).to_be_hidden()
         sink.post(told, ["slack", "email"], now)
         world.checked(age=7)
-        expect(panel.locator(".checked")).to_contain_text(re.compile(r"^checked ([7-9]|\d\d) s ago$"), timeout=5000)
+        expect(panel.locator(".checked")).to_contain_text(re.compile(r"last check ([7-9]|\d\d) s ago$"), timeout=5000)
         sink.give_up(sink.pending(now, "slack")[0].id, f"HTTP 410 {EVIL}", now, {})
         (mail,) = sink.pending(now, "email")
         sink.failed(mail.id, "451 greylisted", now + timedelta(minutes=5))
@@ -298,7 +298,7 @@ def test_what_was_not_delivered_is_seen_and_how_old_the_verdicts_are(
         expect(panel.locator(".undelivered li")).to_contain_text(["email: 1 waiting", "slack: [HIGH] main: <img"])
         assert page.evaluate("window.hacked") is None and page.evaluate(CUT) == []
         world.checked(age=4000)
-        expect(panel.locator(".checked[data-late]")).to_contain_text("⚠ checked", timeout=5000)
+        expect(panel.locator(".checked[data-late]")).to_contain_text("⚠ last check", timeout=5000)
         (letter,) = sink.dead()
         sink.drop(letter.id)
         sink.delivered(mail.id)
