@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from pathlib import Path
@@ -984,12 +983,12 @@ def alerts_test_channel(
 def alerts_dead(ctx: typer.Context, config: Config = None, portfolio: Portfolio = None, as_json: AsJson = False) -> None:
     """List messages that never arrived, with the last error: `alerts retry` sends one again, `alerts drop` forgets it."""
     from portfolio_research.store.alert_tables import dead_table
-    from portfolio_research.store.encoding import plain
+    from portfolio_research.store.alert_view import letter_view
 
     sink = _sink(_chosen(ctx, config, portfolio))
     dead = sink.dead()
     if as_json:
-        out.print_json(json.dumps([plain(asdict(item)) for item in dead]))
+        out.print_json(json.dumps([letter_view(item) for item in dead]))
     elif not dead:
         out.print("No dead letters: every message arrived or is on its way.")
     else:
@@ -1000,16 +999,34 @@ Letter = Annotated[int, typer.Argument(help="Number of the message, as `alerts d
 
 
 @alerts_app.command("retry", epilog="Example: portfolio-research alerts retry 12")
-def alerts_retry(ctx: typer.Context, letter: Letter, config: Config = None, portfolio: Portfolio = None) -> None:
+def alerts_retry(
+    ctx: typer.Context,
+    letter: Letter,
+    comment: Comment = "",
+    who: Who = "operator",
+    config: Config = None,
+    portfolio: Portfolio = None,
+) -> None:
     """Send a message that was given up once more: a running engine takes it up by itself."""
-    _sink(_chosen(ctx, config, portfolio)).retry(letter, datetime.now(UTC))
+    from portfolio_research.store.audit import retry_letter
+
+    retry_letter(_sink(_chosen(ctx, config, portfolio)), letter, who, comment, datetime.now(UTC))
     out.print(f"Message {letter} is on its way again", highlight=False)
 
 
 @alerts_app.command("drop", epilog="Example: portfolio-research alerts drop 12")
-def alerts_drop(ctx: typer.Context, letter: Letter, config: Config = None, portfolio: Portfolio = None) -> None:
+def alerts_drop(
+    ctx: typer.Context,
+    letter: Letter,
+    comment: Comment = "",
+    who: Who = "operator",
+    config: Config = None,
+    portfolio: Portfolio = None,
+) -> None:
     """Forget a message that never arrived: somebody has read it here."""
-    _sink(_chosen(ctx, config, portfolio)).drop(letter)
+    from portfolio_research.store.audit import drop_letter
+
+    drop_letter(_sink(_chosen(ctx, config, portfolio)), letter, who, comment, datetime.now(UTC))
     out.print(f"Message {letter} is gone", highlight=False)
 
 

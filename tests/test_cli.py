@@ -511,7 +511,8 @@ def test_messages_that_never_arrived_are_listed_and_sent_again(
     text = cli("alerts", "dead").stdout
     assert "[HIGH] main: deep" in text and "HTTP 410 <gone>" in text and max(map(len, text.splitlines())) <= columns
     assert [str(item["id"]) for item in json.loads(cli("alerts", "dead", "--json").stdout)] == ids
-    cli("alerts", "retry", ids[0])
-    cli("alerts", "drop", ids[1])
+    cli("alerts", "retry", ids[0], "--who", "ann")
+    cli("alerts", "drop", ids[1], "--who", "bob", "--comment", "stale")
+    assert [(event.kind, event.who) for event in sink.events()][-2:] == [("retried", "ann"), ("dropped", "bob")]
     assert [str(item.id) for item in sink.pending(datetime.now(UTC))] == ids[:1] and not sink.dead()
-    assert f"{ids[0]}" in cli("alerts", "retry", ids[0], expect=2).stderr
+    assert f"main has no message {ids[0]} that was given up" in cli("alerts", "retry", ids[0], expect=2).stderr

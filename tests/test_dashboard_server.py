@@ -22,14 +22,15 @@ from dashboard_server import Client, dashboard, free_port, running
 from dashboard_world import World, settings_at
 from tornado.httpclient import HTTPRequest
 
-from portfolio_research.alerts import AlertType, Severity
+from portfolio_research.alerts import AlertType, Notice, Severity
 from portfolio_research.config import ConfigError, DashboardSettings, StoreError, portfolio_home
-from portfolio_research.dashboard import access, live, pages
+from portfolio_research.dashboard import access, backend, live, pages
 from portfolio_research.dashboard.access import address
 from portfolio_research.dashboard.server import open_port
 from portfolio_research.settings import load_settings
 from portfolio_research.store import Store
 from portfolio_research.store.alerts import AlertDesk
+from portfolio_research.store.outbox import StoreSink
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,45 @@ def test_a_silence_is_made_listed_and_ended_once(client: Client, world: World) -
     assert client.get("/api/v1/silences?portfolio=nobody").status == 404
 
 
+def test_a_message_that_never_arrived_is_sent_again_or_forgotten(client: Client, world: World) -> None:
+    sink, now = StoreSink(world.store, "main"), datetime.now(UTC)
+    for key in "ab":
+        sink.post(Notice("main", "[HIGH] main: deep", Severity.HIGH, ("deep",), now, f"k:{key}"), ["slack"], now)
+    for item in sink.pending(now, "slack"):
+        sink.give_up(item.id, "HTTP 410", now, {})
+    first, second = client.get("/api/v1/letters").json["letters"]
+    assert first.items() >= {"handler": "slack", "title": "[HIGH] main: deep", "error": "HTTP 410", "attempts": 1}.items()
+    assert client.post(f"/api/v1/letters/{first['id']}/retry", {"who": "Ada", "comment": "key renewed"}).status == 200
+    assert client.post(f"/api/v1/letters/{second['id']}/drop", {"who": "Bob"}).json["letter"]["id"] == second["id"]
+    assert client.get("/api/v1/letters").json["letters"] == []
+    assert [item.id for item in sink.pending(datetime.now(UTC), "slack")] == [first["id"]]
+    assert [(event.kind, event.who) for event in sink.events()][-2:] == [("retried", "Ada"), ("dropped", "Bob")]
+    assert client.post(f"/api/v1/letters/{first['id']}/drop", {"who": "Cem"}).status == 404
+    assert client.post(f"/api/v1/letters/{first['id']}/drop", {"who": ""}).status == 400
+    assert client.get("/api/v1/letters?portfolio=nobody").status == 404
+    sink.delivered(first["id"])
+
+
+def test_a_test_message_is_sent_once_and_noted(client: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = portfolio_home(world.settings) / "alerts.log"
+    assert client.post("/api/v1/channels/test", {"who": "Ada", "channel": "email"}).json["remedy"] == "there is: log"
+    assert not log.exists()
+    told = client.post("/api/v1/channels/test", {"who": "Ada"})
+    assert told.json == {"channels": {"log": {"arrived": True, "error": ""}}}
+    assert "This is a test" in log.read_text()
+    assert client.post("/api/v1/channels/test", {"who": "Eve"}).status == 429
+    event = StoreSink(world.store, "main").events("channels")[-1]
+    assert (event.kind, event.who, event.message) == ("tested", "Ada", "log: arrived")
+    monkeypatch.setattr(backend, "TEST_PAUSE", timedelta(0))
+
+    def unset(*_: object) -> None:
+        raise ConfigError("PORTFOLIO_RESEARCH_SLACK_WEBHOOK_URL is missing")
+
+    monkeypatch.setattr(backend, "configured_handlers", unset)
+    answer = client.post("/api/v1/channels/test", {"who": "Ada"})
+    assert (answer.status, "WEBHOOK_URL is missing" in answer.json["error"]) == (409, True)
+
+
 def _days(number: float) -> str:
     return f"{datetime.now(UTC) + timedelta(days=number):%Y-%m-%dT%H:%M:%SZ}"
 
@@ -263,7 +303,7 @@ def test_acknowledging_what_is_not_there(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [f"/api/v1/{name}" for name in ("snapshot", "stream", "alerts", "alerts/x", "silences", "health", "x")]
+    "path", [f"/api/v1/{name}" for name in ("snapshot", "stream", "alerts", "alerts/x", "silences", "letters", "health", "x")]
 )
 def test_no_token_no_data(client: Client, path: str) -> None:
     answer = client.get(path, token=False)

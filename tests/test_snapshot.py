@@ -11,9 +11,9 @@ import pytest
 from store_rows import DAY, day, fill_of, open_order, start
 
 from portfolio_research.alerts import AlertState, AlertType, Notice, Severity
-from portfolio_research.config import ConfigError
+from portfolio_research.config import AlertError, ConfigError
 from portfolio_research.store import Store, ledger, schema, snapshot, telemetry
-from portfolio_research.store.alert_view import held_back, show_alert
+from portfolio_research.store.alert_view import check_rule, held_back, load_viewer, show_alert
 from portfolio_research.store.alerts import AlertDesk
 from portfolio_research.store.database import upsert
 from portfolio_research.store.encoding import to_json, to_text
@@ -392,6 +392,20 @@ def test_the_history_of_an_alert_is_bounded_in_the_snapshot_and_whole_on_demand(
         assert show_alert(conn, "main", "nothing", NOW) is None
     assert len(everything["history"]) == 28 and everything["history"][0]["kind"] == "silenced"
     assert everything["silences"] == [] and everything["notices"] == 0
+
+
+def test_a_rule_of_ones_own_is_known_with_its_unit_and_a_misspelt_one_is_not(store):
+    mine = {"portfolio": {"monitoring": {"rules": [{"id": "spread", "unit": "fraction"}, {"id": "depth"}]}}}
+    with store.begin() as conn:
+        ledger.ensure_portfolio(conn, "own", Decimal(1), "USD", "paper", "csv", json.dumps(mine))
+        keep_alert(conn, alert("made-in-python", Severity.HIGH, "firing"))
+    with store.read() as conn:
+        units = load_viewer(conn, "own", NOW).units
+        assert (units["spread"], units["depth"], units["drawdown"]) == ("fraction", "number", "fraction")
+        check_rule(conn, "own", "spread", NOW)
+        check_rule(conn, "main", "made-in-python", NOW)  # it has fired, so there is such a rule
+        with pytest.raises(AlertError, match="own has no rule 'sprad': did you mean spread?"):
+            check_rule(conn, "own", "sprad", NOW)
 
 
 def test_a_store_without_silences_can_still_be_read(store):

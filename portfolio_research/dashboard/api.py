@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
@@ -227,6 +227,50 @@ class EndSilenceHandler(ChangeHandler):
         await self.change("silence", work)
 
 
+class LettersHandler(ApiHandler):
+    """Messages that never arrived."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """GET /api/v1/letters"""
+        try:
+            letters = await self.services.backend.letters(self.portfolio())
+        except PortfolioError as error:
+            self.refuse(error)
+        else:
+            self.reply({"portfolio": self.portfolio(), "letters": letters})
+
+
+class LetterHandler(ChangeHandler):
+    """Someone wants a message sent once more, or forgotten."""
+
+    @web.authenticated
+    async def post(self, id: str, action: Literal["retry", "drop"]) -> None:
+        """POST /api/v1/letters/{id}/retry {"who": "Ada", "comment": "the address is right now"}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            form = Form(self.request.body, ("who", "comment"))
+            person = form.who(), form.text("comment", MAX_COMMENT)
+            return await self.services.backend.settle(action, self.portfolio(), int(id), *person, now)
+
+        await self.change("letter", work)
+
+
+class ChannelsHandler(ChangeHandler):
+    """Someone wants to know whether alerts would arrive."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """POST /api/v1/channels/test {"who": "Ada", "channel": "slack"}"""
+
+        async def work(now: datetime) -> dict[str, Any]:
+            form = Form(self.request.body, ("who", "channel"))
+            who, channel, services = form.who(), form.text("channel", MAX_NAME), self.services
+            return await services.backend.try_channels(services.settings, self.portfolio(), channel, who, now)
+
+        await self.change("channels", work)
+
+
 class HealthHandler(ApiHandler):
     """Whether the dashboard and the engine behind it are alive."""
 
@@ -291,7 +335,7 @@ class UnknownHandler(ApiHandler):
     @web.authenticated
     async def get(self) -> None:
         """404, as JSON."""
-        remedy = "GET /api/v1/snapshot, /stream, /alerts, /alerts/ID, /silences or /health"
+        remedy = "GET /api/v1/snapshot, /stream, /alerts, /alerts/ID, /silences, /letters or /health"
         self.reply({"error": "no such address", "remedy": remedy}, 404)
 
 
@@ -307,6 +351,9 @@ def routes(services: Services) -> list[Any]:
         (rf"/api/v1/alerts/{_ID}/resolve", ResolveHandler, given),
         (r"/api/v1/silences", SilencesHandler, given),
         (rf"/api/v1/silences/{_ID}/end", EndSilenceHandler, given),
+        (r"/api/v1/letters", LettersHandler, given),
+        (r"/api/v1/letters/([0-9]{1,18})/(retry|drop)", LetterHandler, given),
+        (r"/api/v1/channels/test", ChannelsHandler, given),
         (r"/api/v1/health", HealthHandler, given),
         (r"/api/v1/.*", UnknownHandler, given),
     ]

@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from portfolio_research.alerts import AlertState
-from portfolio_research.config import AlertError, PortfolioError
+from portfolio_research.channels import configured_handlers, try_channels
+from portfolio_research.config import AlertError, ConfigError, PortfolioError, Settings, portfolio_home
 from portfolio_research.store import Store
-from portfolio_research.store.alert_view import check_rule, show_alert, silence_view
+from portfolio_research.store.alert_view import check_rule, letter_view, show_alert, silence_view
 from portfolio_research.store.alerts import AlertDesk, load_silences
+from portfolio_research.store.audit import drop_letter, note_test, retry_letter
+from portfolio_research.store.outbox import StoreSink
 from portfolio_research.store.snapshot import build_snapshot, portfolios
 
 T = TypeVar("T")
+TEST_PAUSE = timedelta(seconds=10)  # between two test messages: they go to real people
 
 
 class Refused(PortfolioError):
@@ -43,6 +47,7 @@ class Backend:
         self._configured = configured
         self._reports = reports
         self._pool = pool
+        self._tested: datetime | None = None
 
     async def portfolios(self) -> list[str]:
         """Names of the portfolios in the store."""
@@ -90,6 +95,51 @@ class Backend:
     ) -> dict[str, Any]:
         """Let messages through again; the silence as it is after that."""
         return await self._run(lambda: self._end_silence(portfolio, silence_id, who, comment, now))
+
+    async def letters(self, portfolio: str) -> list[dict[str, Any]]:
+        """Messages that never arrived, oldest first."""
+
+        def read() -> list[dict[str, Any]]:
+            self._check(portfolio)
+            return [letter_view(letter) for letter in StoreSink(self.store, portfolio).dead()]
+
+        return await self._run(read)
+
+    async def settle(
+        self, action: Literal["retry", "drop"], portfolio: str, id: int, who: str, comment: str, now: datetime
+    ) -> dict[str, Any]:
+        """Send a message that never arrived once more, or forget it; the message as it was."""
+        work = {"retry": retry_letter, "drop": drop_letter}[action]
+
+        def change() -> dict[str, Any]:
+            self._check(portfolio)
+            try:
+                return letter_view(work(StoreSink(self.store, portfolio), id, who, comment, now))
+            except AlertError as error:
+                raise Refused(str(error), "reload the list: somebody was quicker, or it is another one", 404) from error
+
+        return await self._run(change)
+
+    async def try_channels(
+        self, settings: Settings, portfolio: str, channel: str, who: str, now: datetime
+    ) -> dict[str, Any]:
+        """Send a test message through one channel, or all that are on; what became of it, by channel."""
+        await self._run(lambda: self._check(portfolio))
+        if self._tested is not None and now - self._tested < TEST_PAUSE:
+            raise Refused("a test message was sent just now", f"wait {TEST_PAUSE.seconds} seconds between two", 429)
+        try:
+            handlers = configured_handlers(settings.portfolio.monitoring.handlers, portfolio_home(settings))
+        except ConfigError as error:
+            raise Refused(str(error), "set it, and start the dashboard again", 409) from error
+        chosen = [handler for handler in handlers if channel in ("", handler.name)]
+        if not chosen:
+            on = ", ".join(handler.name for handler in handlers)
+            raise Refused(f"no channel {channel!r} is on", f"there is: {on}", 400)
+        self._tested = now
+        told = await try_channels(chosen, portfolio)
+        outcome = "; ".join(f"{name}: {why or 'arrived'}" for name, why in told.items())
+        await self._run(lambda: note_test(self.store, portfolio, who, outcome, now))
+        return {name: {"arrived": not why, "error": why} for name, why in told.items()}
 
     def _desk(self, portfolio: str) -> AlertDesk:
         self._check(portfolio)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, inspect, select
 
 from portfolio_research.alerts import AlertState, Severity, Silence, default_rules, system_rules
 from portfolio_research.config import AlertError
+from portfolio_research.sinks import OutboxItem
 from portfolio_research.store import schema
 from portfolio_research.store.alerts import load_silences, load_states
 from portfolio_research.store.encoding import plain
@@ -162,3 +163,11 @@ def count_alerts(active: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     blind = sum(not alert["judged"] for alert in active)
     counts = {"open": len(active) - taken, "acknowledged": taken, "held_back": held, "cannot_judge": blind}
     return counts | {str(level): sum(alert["severity"] == level for alert in active) for level in Severity}
+
+
+def letter_view(letter: OutboxItem) -> dict[str, Any]:
+    """One message that never arrived in JSON's own types."""
+    known = {"id": letter.id, "handler": letter.handler, "title": letter.notice.title, "lines": letter.notice.lines}
+    known |= {"severity": letter.notice.severity, "attempts": letter.attempts, "error": letter.error}
+    view: dict[str, Any] = plain(known | {"queued_at": letter.queued_at})
+    return view

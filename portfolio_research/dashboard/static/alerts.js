@@ -45,7 +45,7 @@ export function alerts(desk) {
       const { failing = [], dead = [], undelivered: lost = 0 } = snapshot.delivery ?? {};
       show(undelivered, failing.length + lost > 0);
       text(undelivered.firstElementChild, [lost ? `Not delivered (${lost})` : "", failing.length ? `trying again: ${failing.map((row) => row.handler).join(", ")}` : ""].filter(Boolean).join(" · "));
-      follow(letters, [...failing, ...dead], (row) => `${row.id ?? "try"}/${row.handler}`, letterItem, (node, row) => node.paint(row));
+      follow(letters, [...failing, ...dead], (row) => `${row.id ?? "try"}/${row.handler}`, () => letterItem(desk), (node, row) => node.paint(row));
       const { active, recent, counts, silences: held, acknowledged_hours: usual } = snapshot.alerts;
       desk.usual = usual;
       desk.titles = new Map([...recent, ...active].map((alert) => [alert.rule, alert.title]));
@@ -210,10 +210,23 @@ function pastItem() {
 
 /* ---- messages that did not arrive: given up, or of a channel that fails for now ---- */
 
-function letterItem() {
+function letterItem(desk) {
   const chip = severityChip(), title = h("span"), facts = h("p", { class: "quiet" });
-  const node = h("li", { class: "alert" }, h("div", { class: "line" }, chip, title), facts);
+  const again = h("button", { type: "button" }, "Send again…"), drop = h("button", { type: "button" }, "Forget…");
+  const buttons = h("div", { class: "buttons" }, again, drop), form = actionForm();
+  const node = h("li", { class: "alert" }, h("div", { class: "line" }, chip, title), facts, buttons, form.root);
+  const open = (action, word, note, opener) => form.toggle({ word, note }, async (given) => {
+    const { ok, error } = await desk.send(`letters/${node.dataset.id}/${action}`, given);
+    if (ok) desk.announce(action === "retry" ? "Message on its way again." : "Message forgotten.");
+    return error;
+  }, opener);
+  again.addEventListener("click", () => open("retry", "Send again", "The engine takes it up within seconds.", again));
+  drop.addEventListener("click", () => open("drop", "Forget", "It is not sent and no longer shown.", drop));
   node.paint = (row) => {
+    attr(node, "data-id", row.id);
+    show(buttons, row.id !== undefined);
+    label(again, "Send again…", row);
+    label(drop, "Forget…", row);
     show(chip, Boolean(row.severity));
     paintChip(chip, row.severity ?? "low");
     text(title, row.title ? `${row.handler}: ${row.title}` : `${row.handler}: ${row.waiting} waiting`);
