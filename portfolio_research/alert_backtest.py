@@ -203,22 +203,24 @@ def _label(rule: Rule) -> str:
     return f"{rule.id} {rule.subject}".strip()
 
 
-def _alert(part: pd.DataFrame, rule: Rule, values: pd.DataFrame) -> dict[str, Any]:
+def _alert(part: Sequence[Any], rule: Rule, values: pd.DataFrame, row: Mapping[Any, int]) -> dict[str, Any]:
     "One alert, from its events."
-    first, path = part.iloc[0], part.loc[part["kind"].isin(["fired", "escalated", "eased"]), "severity"]
-    over = part.loc[part["kind"] == "resolved", "at"]
-    end = over.iloc[0] if len(over) else pd.NaT
-    seen = values.loc[first["since"] : end if len(over) else None, _label(rule)] if _label(rule) in values else part["value"]
-    return {"rule": rule.id, "type": rule.type.value, "title": rule.name, "since": first["since"],
-            "fired": first["at"], "first": first["severity"], "severity": max(map(Severity, path)).value, "path": " > ".join(path),
-            "peak": float(seen.max() if rule.above else seen.min()), "resolved": end}
+    first, path = part[0], [e.severity for e in part if e.kind in ("fired", "escalated", "eased")]
+    over = next((e.at for e in part if e.kind == "resolved"), pd.NaT)
+    span = slice(row[first.since], None if over is pd.NaT else row[over] + 1)
+    numbers = values[_label(rule)].to_numpy()[span] if _label(rule) in values else [e.value for e in part]
+    return {"rule": rule.id, "type": rule.type.value, "title": rule.name, "since": first.since, "fired": first.at,
+            "first": first.severity, "severity": max(map(Severity, path)).value, "path": " > ".join(path),
+            "peak": float(np.nanmax(numbers) if rule.above else np.nanmin(numbers)), "resolved": over}
 
 
 def _alerts(log: pd.DataFrame, rules: Mapping[str, Rule], values: pd.DataFrame) -> pd.DataFrame:
     "A row per alert, in order of firing; NaT where it is not over."
-    parts = log.groupby(["alert_id", "number"], sort=False)
+    parts, row = dict[tuple[str, int], list[Any]](), {date: i for i, date in enumerate(values.index)}
+    for key, number, event in zip(log["alert_id"], log["number"].tolist(), log.itertuples(), strict=True):
+        parts.setdefault((key, number), []).append(event)
     columns = ["rule", "type", "title", "since", "fired", "first", "severity", "path", "peak", "resolved"]
-    made = pd.DataFrame([_alert(part, rules[str(key)], values) for (key, _), part in parts], columns=columns)
+    made = pd.DataFrame([_alert(part, rules[key], values, row) for (key, _), part in parts.items()], columns=columns)
     like = pd.DatetimeIndex(values.index).dtype
     dates = {name: pd.DatetimeIndex(made[name].tolist(), dtype=like) for name in ("since", "fired", "resolved")}
     return made.assign(**dates).sort_values("fired", kind="stable", ignore_index=True)

@@ -154,13 +154,14 @@ def calibrate(
     weights: pd.DataFrame | None = None,  # as for `backtest_alerts`
     asset_returns: pd.DataFrame | None = None,  # as for `backtest_alerts`
     *,
+    values: pd.DataFrame | None = None,  # as of `monitor_history`, if it is there already
     share: float = 0.5,  # part of the history that proposes; the rest judges
     analytics: PortfolioAnalytics | None = None,  # conventions of the numbers; default PortfolioAnalytics()
     **judging: Any,  # horizon, loss, fall of `backtest_alerts`
 ) -> Calibration:  # rules, table, summary, settings
     "Limits that keep to a budget of messages."
     yearly = messages_per_year(budget)
-    values = monitor_history(returns, weights, asset_returns, analytics=analytics)
+    values = values if values is not None else monitor_history(returns, weights, asset_returns, analytics=analytics)
     cut = int(len(values) * share)
     if not 0 < share < 1 or min(cut, len(values) - cut) < _LEAST_BARS:
         raise ConfigError(f"share {share} leaves {cut} and {len(values) - cut} bars: both parts need at least {_LEAST_BARS}")

@@ -6,12 +6,15 @@
 __all__ = ['plot_alerts']
 
 # %% ../nbs/44_alert_plots.ipynb #58a3036c
+from textwrap import shorten
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from .alert_backtest import AlertBacktest
 from .alert_rules import Severity
@@ -44,7 +47,7 @@ def _curve(axis: Axes, result: AlertBacktest) -> None:
     axis.set_ylabel("value of the portfolio", fontsize=9)
     if value.max() > 3 * value.min():
         axis.set_yscale("log")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}" if value.max() < 20 * value.min() else NullFormatter())
     axis.yaxis.set_major_formatter("{x:g}")
     axis.tick_params(which="both", labelsize=8)
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 0.99), handletextpad=0.1,
@@ -60,7 +63,7 @@ def _spells(axis: Axes, result: AlertBacktest) -> None:
             part = own[own["severity"] == severity.value]
             spans = [(a, (end if pd.isna(b) else b) - a) for a, b in zip(part["fired"], part["resolved"], strict=True)]
             axis.broken_barh(spans, (i - 0.12 - 0.06 * severity.rank, 0.24 + 0.12 * severity.rank), facecolors=colour)
-    axis.set_yticks(np.arange(len(names)), names, fontsize=8)
+    axis.set_yticks(np.arange(len(names)), [shorten(name, 26, placeholder=" …") for name in names], fontsize=8)
     axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     ticks = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
@@ -81,5 +84,5 @@ def plot_alerts(
     _spells(bottom, result)
     known = result.summary
     said = f"{known['messages_per_week']:.2g} messages a week, {known['caught']:.0f} of {known['falls']:.0f} falls caught"
-    fig.suptitle(f"{title}: {said}", x=0.01, ha="left", fontsize=9)
+    fig.suptitle(f"{title}\n{said}", x=0.01, ha="left", fontsize=9)
     return fig

@@ -190,7 +190,7 @@ def test_the_picture_marks_warnings_by_severity() -> None:
     labels = {c.get_label(): len(c.get_offsets()) for c in fig.axes[0].collections if c.get_label() in list(Severity)}
     worst = made.warnings.groupby("date")["severity"].agg(lambda s: max(map(Severity, s)).value).value_counts()
     assert labels == {s.value: worst.get(s.value, 0) for s in Severity}
-    assert fig.get_suptitle().startswith("SIMULATED:") and fig.get_figwidth() <= 5.7
+    assert fig.get_suptitle().startswith("SIMULATED\n") and fig.get_figwidth() <= 5.7
     plt.close(fig)
     quiet = backtest_alerts([DEPTH], series(np.full(50, 0.001))).plot()
     plt.close(quiet)
