@@ -40,9 +40,9 @@ def _escape(text: str) -> str:
 
 
 def _slack(notice: Notice) -> dict[str, Any]:
-    lines, shown = [_escape(line) for line in notice.lines], 20
-    while len(body := "\n".join(_bullets(lines, shown))) > 2900:
-        lines, shown = ([lines[0][:2800] + "…", *lines[1:]], 1) if shown == 1 else (lines, shown - 1)
+    lines = [_escape(line) for line in notice.lines[:20]]
+    while len(body := "\n".join(_bullets(lines, len(notice.lines)))) > 2900:
+        lines = lines[:-1] if len(lines) > 1 else [lines[0][:2800] + "…"]
     title = _escape(notice.title)[:2900]
     link = f" · <{_escape(notice.dashboard_url)}|dashboard>" if notice.dashboard_url else ""
     texts = [f"*{title}*", body, f"as of {_stamp(notice.at)}{link}"]
@@ -50,9 +50,9 @@ def _slack(notice: Notice) -> dict[str, Any]:
     return {"text": title, "blocks": blocks}
 
 
-def _bullets(lines: Sequence[str], shown: int) -> list[str]:
-    rest = len(lines) - shown
-    return [f"• {line}" for line in [*lines[:shown], *([f"and {rest} more"] if rest > 0 else [])]]
+def _bullets(lines: Sequence[str], of: int) -> list[str]:
+    rest = of - len(lines)
+    return [f"• {line}" for line in [*lines, *([f"and {rest} more"] if rest > 0 else [])]]
 
 
 def _stamp(at: datetime) -> str:

@@ -58,14 +58,17 @@ class LogAlertHandler:
         notice: Notice,  # what to say
     ) -> None:
         "Append, and return once it is on disk."
-        head = f"{_stamp(notice.at)} {notice.portfolio}"
-        text = "".join(f"{one_line(f'{head} {line}')}\n" for line in notice.lines)
         try:
-            await aside(_append, self.path, text.encode())
+            await aside(_note, self.path, notice)
         except OSError as error:
             raise DeliveryError(f"{self.path}: {error.strerror or error}: free space or choose another file") from error
 
 # %% ../nbs/31_handlers.ipynb #9b7c375f
+def _note(path: Path, notice: Notice) -> None:
+    head = f"{_stamp(notice.at)} {notice.portfolio}"
+    _append(path, "".join(f"{one_line(f'{head} {line}')}\n" for line in notice.lines).encode())
+
+
 def _append(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
