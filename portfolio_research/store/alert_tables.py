@@ -21,7 +21,7 @@ def alert_table(alerts: Sequence[_View], title: str, *, narrow: bool) -> Table:
         table.add_column(column, no_wrap=True)
     table.add_column("message", ratio=3)
     if not narrow:
-        table.add_column("who, and what is held back", ratio=2)
+        table.add_column("in hand, held back", ratio=2)
     for alert in alerts:
         head = alert["id"][:8], f"[{_COLOURS[alert['severity']]}]{alert['severity']}[/]"
         day, rest = alert["since"][:10], "\n".join(map(escape, standing(alert)))
@@ -60,7 +60,10 @@ def _facts(alert: _View) -> Iterator[tuple[str, str]]:
         yield name, shown_number(alert[key], alert["unit"])
     yield "since", clock_time(alert["since"])
     yield "judged at", clock_time(alert["updated"]) + ("" if alert["judged"] else ", cannot be judged since")
-    yield "told", f"{alert['told']}, last at {clock_time(alert['told_at'])}" if alert["told"] else "nothing to know"
+    if alert["told"]:
+        yield "told", f"{alert['told']}, last at {clock_time(alert['told_at'])}"
+    elif alert["state"] in ("firing", "acknowledged", "recovering"):
+        yield "told", "nobody yet"
     if alert["acknowledged_by"]:
         yield "acknowledged", f"by {alert['acknowledged_by']} at {clock_time(alert['acknowledged_at'])}"
         yield "until", clock_time(alert["acknowledged_until"])
