@@ -805,7 +805,8 @@ def _end_of(until: str | None, lasting: str | None, now: datetime) -> datetime |
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", lasting.strip())
         if not found:
             raise ConfigError(f"--for {lasting}: give a number and m, h or d, such as 90m, 4h or 2d")
-        return now + min(float(found[1]), 1e5) * {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}[found[2]]
+        length = min(float(found[1]), 1e5)  # far too long already, and still a time
+        return now + timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: length})
     if until is None:
         return None
     try:
