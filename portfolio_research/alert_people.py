@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import nan
 
-from .alert_lifecycle import NOBODY, AlertEvent, AlertState, Record, event_of, fingerprint, iso
+from portfolio_research.alert_lifecycle import (
+    NOBODY,
+    AlertEvent,
+    AlertState,
+    Record,
+    changed,
+    event_of,
+    fingerprint,
+    iso,
+)
 from .alert_rules import Severity
 from .config import AlertError, LifecycleSettings
 
@@ -88,7 +97,7 @@ def acknowledge(
     if state.acknowledged_by is not None:
         raise AlreadyAcknowledged(state)
     at, end = datetime.fromisoformat(iso(now)), _end(until or now + lasts, now, f"acknowledge {state.title}")
-    new = replace(state, state=state.state if state.state == "recovering" else "acknowledged", acknowledged_by=name,
+    new = changed(state, state=state.state if state.state == "recovering" else "acknowledged", acknowledged_by=name,
                   acknowledged_at=at, acknowledged_until=end, comment=comment)
     return new, event_of(state, new, "acknowledged", now, name, comment)
 
@@ -102,7 +111,7 @@ def resolve(
     "Close it by hand. If the number is still in breach at the next ticks, it fires again."
     name = _may(state, who, "resolve")
     text = f"{state.title}: resolved by {name}" + (f" ({comment})" if comment else "")
-    new = replace(state, state="resolved", judged=True, clearing=0, settling=None, told=None, silenced_until=None,
+    new = changed(state, state="resolved", judged=True, clearing=0, settling=None, told=None, silenced_until=None,
                   inhibited_by="", comment=comment or state.comment, message=text)
     return new, event_of(state, new, "resolved", now, name, comment)
 
@@ -181,7 +190,7 @@ def held_back(
     until = max((one.ends for one in silences if one.covers(state, at)), default=None)
     if (until, inhibitor) == (state.silenced_until, state.inhibited_by):
         return state
-    return replace(state, silenced_until=until, inhibited_by=inhibitor)
+    return changed(state, silenced_until=until, inhibited_by=inhibitor)
 
 # %% ../nbs/29_alert_people.ipynb #b9e0f6ea
 def expire(
@@ -196,7 +205,7 @@ def expire(
     lasts = state.acknowledged_until - since if state.acknowledged_until else life.acknowledged_for
     if abs(clock - since) < lasts:
         return state, ""
-    return replace(state, state="firing" if state.state == "acknowledged" else state.state, **NOBODY), "expired"
+    return changed(state, state="firing" if state.state == "acknowledged" else state.state, **NOBODY), "expired"
 
 # %% ../nbs/29_alert_people.ipynb #a809d325
 _CHANGES = ("fired", "escalated", "eased", "resolved")
@@ -215,9 +224,9 @@ def watch_flapping(
         changes = (*near, now)[-(life.flapping_changes + 1) :]
         recent = sum(abs(now - at) < life.flapping_for for at in changes)
         begins = not state.flapping and recent > life.flapping_changes
-        return replace(state, changes=changes, flapping=state.flapping or begins), "flapping" if begins else ""
+        return changed(state, changes=changes, flapping=state.flapping or begins), "flapping" if begins else ""
     if state.flapping and judged and not any(abs(now - at) < life.calm_for for at in near):
-        return replace(state, flapping=False, changes=()), "calm"
+        return changed(state, flapping=False, changes=()), "calm"
     return state, ""
 
 # %% ../nbs/29_alert_people.ipynb #5cb8e8e1
@@ -255,9 +264,9 @@ def tell(
     elif state.active and not state.flapping:
         word = more or ("reminded" if _due(state, clock, life) else "")
     if word == "resolved":
-        return replace(state, told=None, told_at=clock), word
+        return changed(state, told=None, told_at=clock), word
     told = max(filter(None, (state.told, state.severity))) if state.flapping else state.severity
-    return (replace(state, told=told, told_at=clock, notices=state.notices + 1) if word else state), word
+    return (changed(state, told=told, told_at=clock, notices=state.notices + 1) if word else state), word
 
 # %% ../nbs/29_alert_people.ipynb #553fbb13
 @dataclass(frozen=True, slots=True)

@@ -153,18 +153,18 @@ def _dispersion(n: _Array, mean: _Array, variance: _Array) -> _Array:
     return np.where(n > 1, deviation(variance, mean) * np.sqrt(n / (n - 1)), np.nan)
 
 # %% ../nbs/19_streaming.ipynb #c8b03294
-def _numbers(since: _Since, window: _Window, periods: float, k: float, tail: _Places) -> dict[str, _Array]:
+def _numbers(since: _Since, window: _Window, periods: float, k: float, tail: _Places | None) -> dict[str, _Array]:
     seen, wealth, peak, lowest, mean, squares, ewma = since.rows
     n, average, variance, fall = _joined(window, seen)
     std = _dispersion(np.array([n, seen]), np.array([average, mean]), np.array([variance, squares / seen]))
     root, none = sqrt(periods), np.where(seen > 0, 0.0, np.nan)
-    var, cvar = _tail(window, n, tail)
+    losses = {} if tail is None else dict(zip(("window_var", "window_cvar"), _tail(window, n, tail), strict=True))
     return {
         "n_obs": seen, "wealth": wealth, "drawdown": 1.0 - wealth / peak + none, "max_drawdown": 1.0 - lowest + none,
         "volatility": std[1] * root, "ewma_volatility": np.sqrt(ewma) * root + none,
         "window_volatility": std[0] * root,
         "window_sharpe": (average - k + 0.0) / np.where(std[0] == 0, np.nan, std[0]) * root,
-        "window_var": var, "window_cvar": cvar, "window_max_drawdown": 1.0 - fall + none,
+        **losses, "window_max_drawdown": 1.0 - fall + none,
     }
 
 # %% ../nbs/19_streaming.ipynb #ad6e7a0a
@@ -240,10 +240,13 @@ class _Stream:
 class StreamingMetrics(_Stream):
     "Metrics of one or many portfolios, updated return by return; made like `StreamingMetrics(720, periods_per_year=365)`."
 
-    def values(self) -> Any:  # by name of metric: floats for one portfolio, else a frame with a row per series
+    def values(
+        self,
+        tail: bool = True,  # also VaR and CVaR, which take most of the time
+    ) -> Any:  # by name of metric: floats for one portfolio, else a frame with a row per series
         "The numbers now."
         with np.errstate(all="ignore"):
-            now = _numbers(self._since, self._window, self.options["periods_per_year"], self._k, self._tail)
+            now = _numbers(self._since, self._window, self.options["periods_per_year"], self._k, self._tail if tail else None)
         if self._single:
             return {name: float(value[0]) for name, value in now.items()}
         return pd.DataFrame(now, pd.Index(self.names, name="series"))

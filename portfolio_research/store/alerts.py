@@ -29,6 +29,7 @@ from portfolio_research.store import schema
 from portfolio_research.store.database import Store, upsert, upsert_many
 from portfolio_research.store.encoding import to_json, to_text
 
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode
 _Action = Callable[[AlertState], tuple[AlertState, AlertEvent]]
 
 
@@ -139,7 +140,7 @@ def _row(state: AlertState) -> dict[str, Any]:
     told_at = payload.pop("told_at")
     row = {"id": state.id, "portfolio": state.portfolio, "rule": state.rule, "subject": state.subject}
     row |= {"type": state.type.value, "severity": state.severity.value, "state": state.state}
-    return row | {"payload": to_json(payload), "updated": to_text(state.updated), "told_at": told_at}
+    return row | {"payload": _encode(payload), "updated": to_text(state.updated), "told_at": told_at}
 
 
 def append_events(conn: Connection, events: Iterable[AlertEvent], now: datetime, *, portfolio: str = "") -> None:
@@ -147,7 +148,7 @@ def append_events(conn: Connection, events: Iterable[AlertEvent], now: datetime,
     rows, at = [], to_text(now)
     for event in events:
         row = {"alert_id": event.alert_id, "portfolio": portfolio or event.portfolio, "kind": event.kind}
-        rows.append(row | {"at": to_text(event.at), "payload": to_json(event.to_dict()), "recorded_at": at})
+        rows.append(row | {"at": to_text(event.at), "payload": _encode(event.to_dict()), "recorded_at": at})
     if rows:
         conn.execute(insert(schema.alert_event), rows)
 
