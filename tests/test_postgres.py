@@ -198,6 +198,8 @@ def test_a_newer_schema_is_refused(store, url):
 def test_an_older_store_is_brought_up_to_date(store, url):
     with store.begin() as conn:
         conn.execute(text("ALTER TABLE target DROP COLUMN place"))
+        conn.execute(text("ALTER TABLE alert DROP COLUMN told_at"))
+        conn.execute(text("DROP TABLE silence"))
         conn.execute(text("UPDATE meta SET value = 1 WHERE key = 'schema_version'"))
     with Store.open(url) as opened, opened.begin() as conn:
         telemetry.record_targets(conn, "main", day(0), {"BTC": 0.6, "ETH": 0.4}, ["ETH", "BTC"])
