@@ -8,6 +8,7 @@ __all__ = ['AlertHandler', 'LogAlertHandler', 'EmailAlertHandler']
 # %% ../nbs/31_handlers.ipynb #4ff957e2
 import asyncio
 import contextlib
+import fcntl
 import html
 import os
 import ssl
@@ -73,6 +74,7 @@ def _append(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
     try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # else the line of somebody who is still writing looks cut short
         size = os.fstat(file).st_size
         if size and os.pread(file, 1, size - 1) != b"\n":
             data = b"\n" + data

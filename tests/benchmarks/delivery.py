@@ -83,7 +83,7 @@ async def gaps(seconds: float, beside: Callable[[], Awaitable[None]] | None = No
 
 
 def monitor_of(folder: Path, store: Store, ports: list[int]) -> PortfolioMonitor:
-    """Something to say twenty times a second, to four channels, and an address for signs of life."""
+    """Something to say twice a second, to four channels, and an address for signs of life."""
     mail, slow, well = ports
     post = {"host": "127.0.0.1", "port": mail, "sender": "bot@example.com", "recipients": ["ana@example.com"]}
     handlers = [
@@ -94,7 +94,7 @@ def monitor_of(folder: Path, store: Store, ports: list[int]) -> PortfolioMonitor
     vigil = Vigil(folder / "beat.json", "POST", f"http://127.0.0.1:{slow}/", pause=0.1, timeout=1)
     talkative = Lifecycle(flapping_changes=10**9)
     return PortfolioMonitor(
-        handlers, rules=[rule], sink=StoreSink(store, "main"), check_interval=0.05, lifecycle=talkative, vigil=vigil
+        handlers, rules=[rule], sink=StoreSink(store, "main"), check_interval=0.5, lifecycle=talkative, vigil=vigil
     )
 
 
