@@ -8,7 +8,6 @@ __all__ = ['AlertHandler', 'LogAlertHandler', 'EmailAlertHandler']
 # %% ../nbs/31_handlers.ipynb #4ff957e2
 import asyncio
 import contextlib
-import fcntl
 import html
 import os
 import ssl
@@ -71,6 +70,8 @@ def _note(path: Path, notice: Notice) -> None:
 
 
 def _append(path: Path, data: bytes) -> None:
+    import fcntl  # here: not every system has it, and a log is not all there is in this module
+
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
     try:
