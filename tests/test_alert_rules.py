@@ -169,6 +169,12 @@ def test_functions_of_the_configuration_are_found_by_name(tmp_path: Path, monkey
             make_rules(wanted(function))
 
 
+@pytest.mark.parametrize("keys", [{"metric": "max_weigth"}, {"metric": "cvar_historical", "relative_to": "book_volatlity"}])
+def test_a_number_that_the_monitor_does_not_have_is_refused_with_the_nearest(keys: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="which the monitor does not know; there is (max_weight|book_volatility)"):
+        make_rules(MonitoringSettings(rules=[RuleSettings(id="mine", high=0.25, **keys)]))  # type: ignore[arg-type]
+
+
 def test_numbers_for_people() -> None:
     rule = Rule("x", AlertType.RISK, "x", {HIGH: 1}, unit="fraction")
     assert shown(rule, 0.1) == "10.0 %" and shown(Rule("x", AlertType.RISK, "x", {HIGH: 1}), 1234.5678) == "1235"

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_rows import start
 
+from portfolio_research.alert_fleet import evaluate_many
 from portfolio_research.alerts import (
     AlertState,
     AlertType,
@@ -25,7 +26,6 @@ from portfolio_research.alerts import (
     acknowledge,
     default_rules,
     evaluate,
-    evaluate_many,
     fingerprint,
     group_notices,
     silence,

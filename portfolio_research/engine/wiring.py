@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from portfolio_research.market.feeds import ReplayFeed
 from portfolio_research.market.hyperliquid import HyperliquidFeed
 from portfolio_research.market.protocol import Feed
 from portfolio_research.monitor import PortfolioMonitor
+from portfolio_research.positions import Positions
 from portfolio_research.quality import QualityReport, inspect_prices
 from portfolio_research.rebalancing import policy_from
 from portfolio_research.simulation import SIMULATED, simulate_prices
@@ -178,8 +180,23 @@ def make_analytics(settings: Settings) -> EngineAnalytics:
 def make_rules(wanted: MonitoringSettings) -> tuple[Rule, ...]:
     """The table, the machine's rules, and one's own."""
     limits = wanted.alerts
+    _check_metrics(wanted.rules)
     functions = {rule.function: _function(rule) for rule in wanted.rules if rule.function}
     return (*default_rules(limits), *system_rules(limits), *custom_rules(wanted.rules, functions, limits))
+
+
+def _check_metrics(rules: Sequence[RuleSettings]) -> None:
+    """Refuse a rule on a number that the monitor does not have: it could never be judged."""
+    empty = pd.Series(dtype=float), pd.DataFrame(dtype=float)
+    known = list(PortfolioAnalytics().monitor_values(Positions(), *empty)) if rules else []
+    for rule in rules:
+        for metric in filter(None, (rule.metric, rule.relative_to)):
+            if metric not in known:
+                near = get_close_matches(metric, known, n=1) or [", ".join(known)]
+                raise ConfigError(
+                    f"portfolio.monitoring.rules: {rule.id} is about {metric}, which the monitor does not know; "
+                    f"there is {near[0]}"
+                )
 
 
 def _function(rule: RuleSettings) -> Callable[[Mapping[str, Any]], float]:

@@ -9,7 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from portfolio_research.alerts import AlertState, FleetEvaluation, Silence
+from portfolio_research.alert_fleet import FleetEvaluation
+from portfolio_research.alerts import AlertState, Silence
 from portfolio_research.store import schema
 from portfolio_research.store.alerts import append_events, load_silences, load_states, save_states
 from portfolio_research.store.database import Store

@@ -19,7 +19,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from portfolio_research.alerts import AlertType, Rule, Severity, default_rules, evaluate_many
+from portfolio_research.alert_fleet import evaluate_many
+from portfolio_research.alerts import AlertType, Rule, Severity, default_rules
 from portfolio_research.fleet import FleetMetrics, fleet_values
 from portfolio_research.store import Store, schema
 from portfolio_research.store.fleet import FleetSink
