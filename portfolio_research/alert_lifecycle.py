@@ -75,7 +75,7 @@ def _times(texts: Iterable[str]) -> tuple[datetime, ...]:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {"type": AlertType, "lines": tuple, "changes": _times}
-_READERS |= dict.fromkeys(("severity", "settling", "told", "max_severity"), Severity)
+_READERS |= dict.fromkeys(("severity", "settling", "told", "heard", "max_severity"), Severity)
 _READERS |= dict.fromkeys(("at", "since", "updated", "acknowledged_at", "acknowledged_until", "told_at", "silenced_until",
                            "starts", "ends"), datetime.fromisoformat)
 
@@ -131,6 +131,7 @@ class AlertState(_Standing):
     acknowledged_until: datetime | None = None  # clock
     comment: str = ""
     told: Severity | None = None  # what people know it to be; None: nothing they would need to hear the end of
+    heard: Severity | None = None  # the worst that people were told in this episode
     told_at: datetime | None = None  # clock
     silenced_until: datetime | None = None  # clock; set while a silence holds words back
     inhibited_by: str = ""  # id of the rule that does
@@ -202,7 +203,7 @@ def _begin(fresh: AlertState, last: AlertState | None) -> AlertState:
     if last is None:
         return fresh
     told = last.told if last.flapping else None
-    return changed(fresh, before=changed(last, before=None), notices=last.notices, told=told, told_at=last.told_at,
+    return changed(fresh, before=changed(last, before=None), notices=last.notices, told=told, heard=told, told_at=last.told_at,
                    flapping=last.flapping, changes=last.changes)
 
 # %% ../nbs/28_alert_lifecycle.ipynb #e495a135

@@ -265,8 +265,11 @@ def tell(
         word = more or ("reminded" if _due(state, clock, life) else "")
     if word == "resolved":
         return changed(state, told=None, told_at=clock), word
+    if not word:
+        return state, ""
     told = max(filter(None, (state.told, state.severity))) if state.flapping else state.severity
-    return (changed(state, told=told, told_at=clock, notices=state.notices + 1) if word else state), word
+    heard = max(filter(None, (state.heard, told)))
+    return changed(state, told=told, heard=heard, told_at=clock, notices=state.notices + 1), word
 
 # %% ../nbs/29_alert_people.ipynb #553fbb13
 @dataclass(frozen=True, slots=True)

@@ -77,17 +77,26 @@ class _Moment:
 _Stepped = tuple[Rule, AlertState, str, bool]  # rule, state, what happened, whether there was a number
 
 # %% ../nbs/30_alerts.ipynb #a4452735
-def _inhibitor(rule: Rule, state: AlertState, stepped: Sequence[_Stepped]) -> str:
+_Inhibitors = tuple[list[Rule], dict[tuple[str, str], list[Rule]]]
+
+
+def _inhibitors(stepped: Sequence[_Stepped]) -> _Inhibitors:
+    "Rules that hold back all metrics, and by metric and subject those that are critical."
+    active = [(rule, state) for rule, state, _, _ in stepped if state.active]
+    critical: dict[tuple[str, str], list[Rule]] = {}
+    for rule, state in active:
+        if state.severity is Severity.CRITICAL:
+            critical.setdefault((rule.metric, rule.subject), []).append(rule)
+    return [rule for rule, _ in active if rule.inhibits], critical
+
+
+def _inhibitor(rule: Rule, state: AlertState, inhibitors: _Inhibitors) -> str:
     "Id of the rule that holds this one back, or nothing."
-    for other, one, _, _ in stepped:
-        if not one.active or other is rule:
-            continue
-        same = (other.metric, other.subject) == (rule.metric, rule.subject)
-        if other.inhibits and (rule.type is not AlertType.SYSTEM or rule is _BLIND):
-            return other.id
-        if same and one.severity is Severity.CRITICAL and state.severity < Severity.CRITICAL:
-            return other.id
-    return ""
+    loud, critical = inhibitors
+    others = loud if rule.type is not AlertType.SYSTEM or rule is _BLIND else []
+    if state.severity < Severity.CRITICAL:
+        others = [*others, *critical.get((rule.metric, rule.subject), ())]
+    return next((other.id for other in others if other is not rule), "")
 
 # %% ../nbs/30_alerts.ipynb #1062ba8a
 _Told = tuple[AlertState, str]
@@ -109,8 +118,9 @@ def _decide(
         events += [event_of(before, state, kind, at.now)] if kind else []
         if state is not None and (kind or state.live):
             stepped.append((rule, state, kind, seen.value is not None))
+    inhibitors = _inhibitors(stepped)
     for rule, state, kind, judged in stepped:
-        heard, more, word = _hear(state, kind, judged, _inhibitor(rule, state, stepped), at)
+        heard, more, word = _hear(state, kind, judged, _inhibitor(rule, state, inhibitors), at)
         new[state.id] = heard
         events += more
         told += [(heard, word)] if word else []
@@ -148,10 +158,15 @@ _LABEL = {"fired": "", "escalated": "worse: ", "late": "still: ", "reminded": "s
           "expired": "acknowledged no longer: ", "flapping": "comes and goes (muted until calm): ", "calm": "calm again: "}
 
 # %% ../nbs/30_alerts.ipynb #9a07b8d2
+def _weight(state: AlertState) -> Severity:
+    "How bad it is; that it is over concerns all who heard how bad it was."
+    return state.heard or state.severity if state.state == "resolved" else state.severity
+
+
 def _notice(portfolio: str, told: Sequence[_Told], now: datetime, url: str) -> tuple[Notice, ...]:
     if not told:
         return ()
-    ranked = sorted(told, key=lambda item: (item[0].state == "resolved", -item[0].severity.rank, item[0].title))
+    ranked = sorted(told, key=lambda item: (item[0].state == "resolved", -_weight(item[0]).rank, item[0].title))
     over = [state.state == "resolved" for state, _ in ranked]
     lines = tuple(f"{'OK' if done else s.severity.upper()} {_LABEL[word]}{s.message}"
                   for (s, word), done in zip(ranked, over, strict=True))
@@ -159,7 +174,7 @@ def _notice(portfolio: str, told: Sequence[_Told], now: datetime, url: str) -> t
     more = f" (+{len(ranked) - 1} more)" if len(ranked) > 1 else ""
     steps = "/".join(sorted(f"{s.id}:{s.notices}:{word == 'resolved'}" for s, word in told))
     key = sha256(steps.encode()).hexdigest()[:32]
-    worst = max(s.severity for (s, _), done in zip(ranked, over, strict=True) if done == over[0])
+    worst = max(_weight(s) for (s, _), done in zip(ranked, over, strict=True) if done == over[0])
     return (Notice(portfolio, f"[{head}] {portfolio}: {ranked[0][0].message}{more}", worst, lines, now, key, url),)
 
 # %% ../nbs/30_alerts.ipynb #5d56d10e

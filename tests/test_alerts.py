@@ -163,6 +163,17 @@ def test_it_is_over_only_after_a_clear_run_and_says_so_with_peak_and_who() -> No
     assert notice.title.startswith("[RESOLVED]") and "worst 30.0 %" in notice.lines[0] and "Ana" in notice.lines[0]
 
 
+def test_who_heard_of_the_worst_hears_of_the_end_although_it_eased_before() -> None:
+    ticks = run([0.25, 0.16, 0.16, 0.16, 0.01, 0.01, 0.01])
+    notices = [notice for tick in ticks for notice in tick.notices if "Drawdown" in notice.title]
+    kinds = [event.kind for tick in ticks for event in tick.events if event.alert_id == ID]
+    assert kinds == ["fired", "eased", "recovering", "resolved"]
+    assert [notice.severity for notice in notices] == [Severity.CRITICAL, Severity.CRITICAL]
+    assert notices[-1].title.startswith("[RESOLVED]") and state_of(ticks).severity is Severity.HIGH
+    again = run([0.11, 0.11, 0.01, 0.01, 0.01], dict(ticks[-1].states), start=10)
+    assert [notice.severity for tick in again for notice in tick.notices] == [Severity.MEDIUM, Severity.MEDIUM]
+
+
 def test_stepping_down_and_over_needs_the_lower_levels_clear_as_long() -> None:
     ticks = run([0.3, 0.12, 0.12, 0.01])  # clear of critical for three ticks, of medium for one
     assert state_of(ticks).state == "firing" and state_of(ticks).severity is Severity.MEDIUM
