@@ -75,10 +75,10 @@ def import_problems(root: Path) -> list[str]:
 
 
 def purity_problems(root: Path) -> list[str]:
-    """What a research or decision module (02-23) may not do: files, network, clock, logging, shared state."""
+    """What research, decisions (02-23) and alerts may not do: files, network, clock, logging, shared state."""
     problems = []
     for notebook in numbered(root):
-        if not 2 <= int(notebook.path.name[:2]) <= 23:
+        if not (2 <= int(notebook.path.name[:2]) <= 23 or notebook.module.startswith("alert") or notebook.module == "fleet"):
             continue
         path = root / PACKAGE / f"{notebook.module}.py"
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def purity_problems(root: Path) -> list[str]:
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 if called in IMPURE_CALLS:
                     found.append((node.lineno, f"calls {called}()"))
-        problems += [f"{path.relative_to(root)}:{line}: {what}; modules 02 to 23 are pure" for line, what in found]
+        problems += [f"{path.relative_to(root)}:{line}: {what}; 02 to 23 and alerts are pure" for line, what in found]
     return problems
 
 
