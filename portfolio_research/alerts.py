@@ -174,7 +174,7 @@ def _notice(portfolio: str, told: Sequence[_Told], now: datetime, url: str) -> t
     more = f" (+{len(ranked) - 1} more)" if len(ranked) > 1 else ""
     steps = "/".join(sorted(f"{s.id}:{s.notices}:{word == 'resolved'}" for s, word in told))
     key = sha256(steps.encode()).hexdigest()[:32]
-    worst = max(_weight(s) for (s, _), done in zip(ranked, over, strict=True) if done == over[0])
+    worst = max(_weight(state) for state, _ in ranked)
     return (Notice(portfolio, f"[{head}] {portfolio}: {ranked[0][0].message}{more}", worst, lines, now, key, url),)
 
 # %% ../nbs/30_alerts.ipynb #5d56d10e

@@ -174,6 +174,17 @@ def test_who_heard_of_the_worst_hears_of_the_end_although_it_eased_before() -> N
     assert [notice.severity for tick in again for notice in tick.notices] == [Severity.MEDIUM, Severity.MEDIUM]
 
 
+def test_a_milder_alert_in_the_same_message_does_not_hide_the_end_of_a_critical_one() -> None:
+    weight = Rule("weight", AlertType.CONCENTRATION, "weight", {Severity.LOW: 0.3}, for_ticks=1, title="Weight")
+    states: Any = {}
+    for i, (depth, share) in enumerate([(0.25, 0.1), (0.01, 0.1), (0.01, 0.1), (0.01, 0.4)]):
+        now, values = START + timedelta(days=i), {"drawdown": depth, "weight": share}
+        tick = evaluate([DEPTH, weight], values, states, portfolio="main", now=now)
+        states = tick.states
+    assert [line.split()[0] for line in tick.notices[0].lines] == ["LOW", "OK"]
+    assert tick.notices[0].severity is Severity.CRITICAL and tick.notices[0].title.startswith("[LOW]")
+
+
 def test_stepping_down_and_over_needs_the_lower_levels_clear_as_long() -> None:
     ticks = run([0.3, 0.12, 0.12, 0.01])  # clear of critical for three ticks, of medium for one
     assert state_of(ticks).state == "firing" and state_of(ticks).severity is Severity.MEDIUM

@@ -248,7 +248,11 @@ def test_stopped_in_the_midst_it_goes_on_from_there(market, data_fetch, tmp_path
     begin(market, datetime.now(UTC))  # another process knows only this clock
     market.faults = [None] * 4 + [silent]
     command = [sys.executable, "-m", "portfolio_research", "data", "fetch", "--funding", "--days", "60"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def heard() -> None:  # a shell's background job ignores Ctrl-C, and so would its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    process = subprocess.Popen(command, **options)
     deadline = time.monotonic() + 30
     while len(market.asked) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
